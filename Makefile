@@ -1,0 +1,78 @@
+# `make demo` and `make test` do all set-up themselves; `make help` lists the rest.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+CARGO ?= cargo
+PREFIX ?= /usr/local
+MODEL ?= weights/demo.safetensors
+INPUT ?=
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+MASAM := $(TARGET)/release/masam
+PLUGIN := $(TARGET)/release/libmasam.so
+PLUGIN_DIR = $(PREFIX)/lib/$(shell gcc -dumpmachine)/gstreamer-1.0
+
+.PHONY: help setup build plugin demo test format lint doc bench install uninstall clean
+
+help: ## This list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  make demo INPUT=video.mp4 [MODEL=model.safetensors]   lays masks over your own video"
+
+setup: ## Installs what is missing (Debian and its relatives), or says what to install
+	@scripts/setup.sh
+
+build: setup
+	$(CARGO) build --release --locked
+
+plugin: setup ## Builds the GStreamer plugin, target/release/libmasam.so
+	$(CARGO) plugin --locked
+	@echo "use it with: export GST_PLUGIN_PATH=$(abspath $(TARGET)/release)"
+
+demo: build ## Masks over INPUT=, or over a generated scene: demo/overlay.mp4 and demo/contact-sheet.png
+	@mkdir -p demo
+ifeq ($(INPUT),)
+	rm -rf demo/scene
+	$(MASAM) phantom --out demo/scene --sequences 1 --frames 90 --seed 7 --video
+	$(MASAM) run demo/scene/seq_1.mp4 --model $(MODEL) -o demo/overlay.mp4 --contact-sheet demo/contact-sheet.png
+else
+	$(MASAM) run "$(INPUT)" --model $(MODEL) -o demo/overlay.mp4 --contact-sheet demo/contact-sheet.png
+endif
+	@ls -l demo/overlay.mp4 demo/contact-sheet.png
+
+test: build format lint plugin ## Every check: format, lints, tests, pipelines, documentation
+	$(MASAM) selftest
+	$(CARGO) test --release --locked
+	$(MAKE) --no-print-directory doc
+
+format:
+	$(CARGO) fmt --check
+
+lint: setup
+	$(CARGO) clippy --release --locked --all-targets -- -D warnings
+
+doc: setup ## API documentation, target/doc/masam
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --no-deps
+
+bench: build ## Seconds per clip and per kernel on this machine
+	$(MASAM) bench --config demo
+	$(MASAM) bench --config vit_b --runs 3
+	$(CARGO) bench --locked --bench kernels
+
+install: build plugin ## Program, plugin, manual and completions below PREFIX (/usr/local)
+	install -D -m 755 $(MASAM) $(DESTDIR)$(PREFIX)/bin/masam
+	install -D -m 644 $(PLUGIN) $(DESTDIR)$(PLUGIN_DIR)/libmasam.so
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1
+	$(MASAM) man $(DESTDIR)$(PREFIX)/share/man/man1
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	$(MASAM) completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/masam
+
+uninstall: ## Takes them away again
+	rm -f $(DESTDIR)$(PREFIX)/bin/masam $(DESTDIR)$(PLUGIN_DIR)/libmasam.so
+	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/masam.1 $(DESTDIR)$(PREFIX)/share/man/man1/masam-*.1
+	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/masam
+
+clean: ## Removes what was built
+	$(CARGO) clean
+	rm -rf demo

@@ -1,0 +1,22 @@
+//! Weights on disk: what people have (SAM's and MA-SAM's `.pth`, or either as safetensors), and our model file.
+//!
+//! ```text
+//! sam.pth ----\                               /--> model.safetensors (weights + model card)
+//!              source -> names -> adopt ------
+//! epoch_N.pth-/                               \--> original names again (names, pth)
+//! ```
+//! Nothing in a file is trusted: sizes are checked before memory is taken, no code from a pickle runs, and every
+//! error names the file and the tensor, key or offset in it.
+
+pub mod adopt;
+pub mod card;
+pub mod model_file;
+pub mod names;
+pub mod pickle;
+pub mod pth;
+pub mod source;
+pub mod weights;
+
+pub use card::{ModelCard, Preprocessing, Provenance, Source};
+pub use model_file::ModelFile;
+pub use weights::Weights;

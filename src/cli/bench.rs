@@ -1,0 +1,235 @@
+//! `masam bench`: seconds per clip, against what the machine can do.
+
+use crate::model::weights::uniform;
+use crate::model::{FactMode, FormulaWeights, MaSam, ModelConfig, Prompts};
+use crate::runtime::{DeviceChoice, Place, PrecisionChoice};
+use crate::segmenter::Temporal;
+use anyhow::{Context, Result, bail};
+use candle_core::{Device, Tensor};
+use clap::Args;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Time the model on formula weights; the last line is JSON.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// vit_b, vit_l, vit_h, demo, or a tiny test model: tiny, tiny_odd, tiny_causal, tiny_sam, tiny_multi,
+    /// tiny_before, tiny_after.
+    #[arg(long, default_value = "demo")]
+    config: String,
+    /// Input side in pixels; 0 for the configuration's.
+    #[arg(long, default_value_t = 0)]
+    size: usize,
+    /// Frames of a clip.
+    #[arg(long, default_value_t = 5)]
+    frames: usize,
+    /// Clips at once.
+    #[arg(long, default_value_t = 1)]
+    batch: usize,
+    /// f32, bf16 or f16.
+    #[arg(long, default_value = "f32")]
+    dtype: PrecisionChoice,
+    /// cpu or cuda:N.
+    #[arg(long, default_value = "cpu")]
+    device: DeviceChoice,
+    /// CPU threads; 0 for one per core.
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// Runs that count.
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// Runs before them.
+    #[arg(long, default_value_t = 1)]
+    warmup: usize,
+}
+
+impl Bench {
+    pub(super) fn run(self) -> Result<ExitCode> {
+        if self.runs == 0 || self.frames == 0 || self.batch == 0 {
+            bail!("--runs, --frames and --batch have to be at least 1");
+        }
+        if self.threads > 1024 {
+            bail!("--threads {}: it has to be at most 1024", self.threads);
+        }
+        if self.batch.saturating_mul(self.frames) > 1024 {
+            bail!(
+                "--batch {} times --frames {}: at most 1024 pictures",
+                self.batch,
+                self.frames
+            );
+        }
+        let mut config = configuration(&self.config)?;
+        if self.size > 0 {
+            config.image_side_px = self.size;
+        }
+        config.validate()?;
+        let place = Place::choose(&self.device, self.dtype)?;
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(self.threads)
+            .build()
+            .context("thread pool")?;
+        let threads = pool.current_num_threads();
+        let times = pool.install(|| self.times(&config, &place))?;
+        let peak_gflops = pool.install(peak::gflops);
+        let operations = config
+            .operations(self.batch * self.frames, self.batch * self.frames)
+            .total();
+        let median = times[times.len() / 2];
+        let report = serde_json::json!({
+            "what": "masam",
+            "version": env!("CARGO_PKG_VERSION"),
+            "config": config.name,
+            "image": config.image_side_px,
+            "frames": self.frames,
+            "batch": self.batch,
+            "device": self.device.to_string(),
+            "dtype": self.dtype.to_string(),
+            "path": place.description,
+            "threads": threads,
+            "runs": self.runs,
+            "min_s": times[0],
+            "median_s": median,
+            "max_s": times[times.len() - 1],
+            "operations": operations,
+            "gflops": operations / median / 1e9,
+            "peak_gflops": peak_gflops,
+            "peak_rss_bytes": peak_rss_bytes(),
+        });
+        println!("{report}");
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Sorted seconds of the runs that count.
+    fn times(&self, config: &ModelConfig, place: &Place) -> Result<Vec<f64>> {
+        let weights = FormulaWeights::builder(place.dtype, &place.device);
+        let model = MaSam::new(config, FactMode::Folded, weights)?;
+        let side = config.image_side_px;
+        let count = self.batch * self.frames * 3 * side * side;
+        let values: Vec<f32> = uniform("clip", count).map(|u| ((u + 1.0) / 2.0) as f32).collect();
+        let clip = Tensor::from_vec(values, (self.batch, self.frames, 3, side, side), &Device::Cpu)?;
+        let clip = clip.to_device(&place.device)?.to_dtype(place.dtype)?;
+        let mut times = Vec::with_capacity(self.runs);
+        for run in 0..self.warmup + self.runs {
+            place.device.synchronize()?;
+            let start = Instant::now();
+            model.forward(&clip, &Prompts::default())?;
+            place.device.synchronize()?;
+            if run >= self.warmup {
+                times.push(start.elapsed().as_secs_f64());
+            }
+        }
+        times.sort_by(f64::total_cmp);
+        Ok(times)
+    }
+}
+
+/// Presets, and the tiny models that reference tensors are made with.
+fn configuration(name: &str) -> Result<ModelConfig> {
+    let tiny = ModelConfig {
+        name: name.into(),
+        image_side_px: 128,
+        patch_side_px: 16,
+        encoder_width: 32,
+        encoder_depth: 4,
+        encoder_heads: 2,
+        global_blocks: vec![1, 3],
+        partition_side: 3,
+        adapter_width: 16,
+        fact_rank: 4,
+        prompt_width: 64,
+        decoder_heads: 4,
+        decoder_mlp_width: 64,
+        ..ModelConfig::vit_b()
+    };
+    use crate::model::{Adapters, Decoder};
+    Ok(match name {
+        "tiny" => tiny,
+        "tiny_odd" => ModelConfig {
+            image_side_px: 112,
+            partition_side: 5,
+            encoder_heads: 4,
+            fact_rank: 3,
+            adapter_width: 12,
+            classes: 5,
+            ..tiny
+        },
+        "tiny_causal" => ModelConfig {
+            temporal: Temporal::Causal,
+            ..tiny
+        },
+        "tiny_sam" => ModelConfig {
+            decoder: Decoder::Sam,
+            classes: 2,
+            ..tiny
+        },
+        "tiny_multi" => ModelConfig {
+            decoder: Decoder::MultiScale,
+            ..tiny
+        },
+        "tiny_before" => ModelConfig {
+            adapters: Adapters::Before,
+            ..tiny
+        },
+        "tiny_after" => ModelConfig {
+            adapters: Adapters::After,
+            ..tiny
+        },
+        preset => ModelConfig::preset(preset)?,
+    })
+}
+
+/// Most memory this process has held at once, in bytes; 0 where the system does not tell.
+fn peak_rss_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|l| l.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kilobytes.unwrap_or(0) * 1024
+}
+
+mod peak {
+    //! What the machine can do: fused multiply-adds on registers alone, all cores at once.
+
+    use crate::kernels::{math::mul_add, simd};
+    use std::time::{Duration, Instant};
+
+    /// Independent sums, enough to hide the latency of two units of sixteen lanes.
+    const STRANDS: usize = 16 * 16;
+    const ROUNDS: usize = 1 << 16;
+
+    struct Loop {
+        factor: f32,
+    }
+
+    impl simd::Body for Loop {
+        type Output = f32;
+
+        #[inline(always)]
+        fn run<const FMA: bool>(self) -> f32 {
+            let mut sums = [1f32; STRANDS];
+            for _ in 0..ROUNDS {
+                for sum in &mut sums {
+                    *sum = mul_add::<FMA>(*sum, self.factor, 0.25);
+                }
+            }
+            sums.iter().sum()
+        }
+    }
+
+    /// Best of several slices of a tenth of a second, in GFLOP/s over all threads of the current pool.
+    pub(super) fn gflops() -> f64 {
+        let slice = || {
+            let done = rayon::broadcast(|_| {
+                let (start, mut rounds) = (Instant::now(), 0u64);
+                while start.elapsed() < Duration::from_millis(100) {
+                    std::hint::black_box(simd::dispatch(Loop {
+                        factor: std::hint::black_box(0.5),
+                    }));
+                    rounds += 1;
+                }
+                (2 * (STRANDS * ROUNDS) as u64 * rounds) as f64 / start.elapsed().as_secs_f64()
+            });
+            done.iter().sum::<f64>() / 1e9
+        };
+        (0..10).map(|_| slice()).fold(0.0, f64::max)
+    }
+}

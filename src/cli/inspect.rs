@@ -1,0 +1,94 @@
+//! `masam inspect`: what a model file holds.
+
+use crate::checkpoint::ModelFile;
+use crate::model::Part;
+use anyhow::Result;
+use clap::Args;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Show what a model file holds.
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// The model file.
+    model: PathBuf,
+    /// Print the model card as JSON instead.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Inspect {
+    pub(super) fn run(self) -> Result<ExitCode> {
+        let file = ModelFile::read(&self.model)?;
+        let card = &file.card;
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(card)?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        println!("{}: checked, complete, finite", self.model.display());
+        println!("\nmodel");
+        if let serde_json::Value::Object(fields) = serde_json::to_value(&card.model)? {
+            for (name, value) in fields {
+                println!("  {name:20} {}", value.to_string().trim_matches('"'));
+            }
+        }
+        println!("\nclasses");
+        for (id, class) in card.classes.iter().enumerate() {
+            let [red, green, blue] = class.color;
+            println!("  {id:3} {:22} #{red:02x}{green:02x}{blue:02x}", class.name);
+        }
+        println!("\nparameters");
+        let mut parts: BTreeMap<Part, usize> = BTreeMap::new();
+        for spec in card.model.weights() {
+            *parts.entry(Part::of(&spec.name)).or_default() += spec.count();
+        }
+        let total: usize = parts.values().sum();
+        for (part, count) in &parts {
+            let share = 100.0 * *count as f64 / total as f64;
+            println!("  {:20} {count:>12} {share:5.1} %", part.to_string());
+        }
+        println!("  {:20} {total:>12}", "all");
+        let stored: usize = file
+            .weights
+            .iter()
+            .map(|(_, t)| t.elem_count() * t.dtype().size_in_bytes())
+            .sum();
+        println!("\nmemory");
+        println!("  {:20} {:>9.1} MB", "weights in the file", stored as f64 / 1e6);
+        println!("  {:20} {:>9.1} MB", "weights in f32", total as f64 * 4.0 / 1e6);
+        let operations = card.model.operations(5, 5).total() / 1e9;
+        println!("  {:20} {operations:>9.1} GFLOP", "a clip of 5 frames");
+        println!(
+            "\npreprocessing\n  {}",
+            serde_json::to_string(&card.preprocessing)?
+        );
+        println!("\nprovenance");
+        let provenance = &card.provenance;
+        println!(
+            "  {:20} {}",
+            "trained",
+            if provenance.trained {
+                "yes"
+            } else {
+                "NO: its masks mean nothing"
+            }
+        );
+        for source in &provenance.sources {
+            println!("  {:20} {} {}", "source", source.file, source.sha256);
+        }
+        let optional = [
+            ("data", provenance.data.clone()),
+            ("seed", provenance.seed.map(|s| s.to_string())),
+            ("date", provenance.date.clone()),
+            ("commit", provenance.commit.clone()),
+        ];
+        for (name, value) in optional {
+            println!("  {name:20} {}", value.as_deref().unwrap_or("unknown"));
+        }
+        for (name, score) in &card.scores {
+            println!("  score {name:14} {score:.4}");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

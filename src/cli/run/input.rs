@@ -1,0 +1,276 @@
+//! Where `masam run` reads from: a file, a folder of pictures, a camera, an address, or a GStreamer description.
+
+use anyhow::{Context, Result, anyhow, bail};
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use gstreamer_video as gst_video;
+use std::path::{Path, PathBuf};
+
+/// What the user's word means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Input {
+    /// A video file.
+    File(PathBuf),
+    /// Pictures in the order of their names.
+    Pictures(Vec<PathBuf>),
+    /// A V4L2 device.
+    Camera(PathBuf),
+    /// rtsp://, http://, file:// and whatever else GStreamer knows.
+    Address(String),
+    /// Elements, as gst-launch-1.0 reads them.
+    Description(String),
+}
+
+/// Suffixes of pictures that are read from a folder.
+const PICTURES: [&str; 3] = ["png", "jpg", "jpeg"];
+
+impl Input {
+    /// Tells what `word` means: what exists on disk first, then addresses, then descriptions.
+    ///
+    /// # Errors
+    /// A folder without pictures, or a word that is nothing of this.
+    pub(super) fn parse(word: &str) -> Result<Self> {
+        let path = Path::new(word);
+        if path.is_dir() {
+            let pictures = pictures_in(path)?;
+            if pictures.is_empty() {
+                bail!("{word}: no pictures ({}) in this folder", PICTURES.join(", "));
+            }
+            return Ok(Self::Pictures(pictures));
+        }
+        if path.exists() {
+            if word.starts_with("/dev/video") {
+                return Ok(Self::Camera(path.to_owned()));
+            }
+            let suffix = path
+                .extension()
+                .map(|s| s.to_string_lossy().to_ascii_lowercase())
+                .unwrap_or_default();
+            return Ok(match PICTURES.contains(&suffix.as_str()) {
+                true => Self::Pictures(vec![path.to_owned()]),
+                false => Self::File(path.to_owned()),
+            });
+        }
+        if word.contains("://") {
+            return Ok(Self::Address(word.into()));
+        }
+        let first = word.split_whitespace().next().unwrap_or_default();
+        if !first.contains(['/', '.']) && gst::ElementFactory::find(first).is_some() {
+            return Ok(Self::Description(word.into()));
+        }
+        bail!("{word}: no such file, folder or device, and no GStreamer element of that name")
+    }
+
+    /// Whether frames come at their own pace and cannot be had again.
+    pub(super) fn is_live(&self) -> bool {
+        matches!(self, Self::Camera(_)) || matches!(self, Self::Address(a) if a.starts_with("rtsp"))
+    }
+
+    /// The elements that read it, the last one unlinked.
+    pub(super) fn elements(&self) -> String {
+        match self {
+            Self::File(_) => "filesrc name=source ! decodebin".into(),
+            Self::Pictures(_) => "appsrc name=source format=time block=true max-buffers=2".into(),
+            Self::Camera(_) => "v4l2src name=source ! decodebin".into(),
+            Self::Address(_) => "uridecodebin name=source".into(),
+            Self::Description(text) => text.clone(),
+        }
+    }
+
+    /// Sets what the description leaves open, and starts the thread that decodes pictures.
+    ///
+    /// # Errors
+    /// An element that is missing, or a rate that is no fraction.
+    pub(super) fn connect(&self, pipeline: &gst::Pipeline, rate: gst::Fraction) -> Result<()> {
+        let source = || pipeline.by_name("source").context("no element called source");
+        match self {
+            Self::File(path) => source()?.set_property("location", path),
+            Self::Camera(path) => source()?.set_property("device", path.to_string_lossy().as_ref()),
+            Self::Address(address) => {
+                let source = source()?;
+                source.set_property("uri", address);
+                // The default of rtspsrc, two seconds, is meant for the open Internet.
+                source.connect("source-setup", false, |values| {
+                    let element = values.get(1)?.get::<gst::Element>().ok()?;
+                    if element.factory().is_some_and(|f| f.name() == "rtspsrc") {
+                        element.set_property("latency", 100u32);
+                    }
+                    None
+                });
+            }
+            Self::Pictures(paths) => {
+                let source = source()?
+                    .downcast::<gst_app::AppSrc>()
+                    .map_err(|_| anyhow!("no appsrc"))?;
+                let paths = paths.clone();
+                std::thread::Builder::new()
+                    .name("masam-pictures".into())
+                    .spawn(move || feed(&source, &paths, rate))?;
+            }
+            Self::Description(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Number of frames, where it is known beforehand.
+    pub(super) fn frames(&self) -> Option<u64> {
+        match self {
+            Self::Pictures(paths) => Some(paths.len() as u64),
+            _ => None,
+        }
+    }
+
+    /// The name that frame `index` gets in a folder of masks: its picture's, or a number.
+    pub(super) fn frame_name(&self, index: usize) -> String {
+        let own = match self {
+            Self::Pictures(paths) => paths.get(index).and_then(|p| p.file_stem()),
+            _ => None,
+        };
+        own.map_or_else(
+            || format!("frame{index:06}"),
+            |stem| stem.to_string_lossy().into_owned(),
+        )
+    }
+}
+
+/// Pictures in a folder, `frame2.png` before `frame10.png`.
+fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    let mut paths = entries
+        .map(|e| e.map(|e| e.path()))
+        .collect::<std::io::Result<Vec<_>>>()?;
+    paths.retain(|path| {
+        let suffix = path
+            .extension()
+            .map(|s| s.to_string_lossy().to_ascii_lowercase())
+            .unwrap_or_default();
+        let hidden = path
+            .file_name()
+            .is_some_and(|n| n.to_string_lossy().starts_with('.'));
+        path.is_file() && !hidden && PICTURES.contains(&suffix.as_str())
+    });
+    paths.sort_by_cached_key(|path| natural_key(&path.file_name().unwrap_or_default().to_string_lossy()));
+    Ok(paths)
+}
+
+/// Sorts runs of digits by value: each becomes its length without leading zeros, then its digits.
+fn natural_key(name: &str) -> Vec<(u8, usize, String)> {
+    let mut key: Vec<(u8, usize, String)> = Vec::new();
+    for character in name.chars() {
+        let digit = character.is_ascii_digit();
+        match key.last_mut() {
+            Some((kind, _, text)) if (*kind == 1) == digit => text.push(character),
+            _ => key.push((u8::from(digit), 0, character.to_string())),
+        }
+    }
+    for (kind, length, text) in &mut key {
+        if *kind == 1 {
+            let digits = text.trim_start_matches('0').to_owned();
+            (*length, *text) = (digits.len(), digits);
+        }
+    }
+    key.push((0, 0, name.to_owned()));
+    key
+}
+
+/// Decodes pictures one after the other and hands them on; a picture that cannot be read ends the stream with an
+/// error that names it.
+fn feed(source: &gst_app::AppSrc, paths: &[PathBuf], rate: gst::Fraction) {
+    let mut size = None;
+    for (index, path) in paths.iter().enumerate() {
+        match picture(source, path, index as u64, rate, &mut size) {
+            Ok(true) => {}
+            Ok(false) => return, // The pipeline is going down; the reason is on its bus.
+            Err(error) => {
+                gst::element_error!(source, gst::ResourceError::Read, ["{error:#}"]);
+                break;
+            }
+        }
+    }
+    // Refused only when the pipeline is going down.
+    let _ = source.end_of_stream();
+}
+
+/// Pushes one picture; false when the pipeline takes no more.
+fn picture(
+    source: &gst_app::AppSrc,
+    path: &Path,
+    index: u64,
+    rate: gst::Fraction,
+    size: &mut Option<(u32, u32)>,
+) -> Result<bool> {
+    let picture = image::ImageReader::open(path)
+        .and_then(image::ImageReader::with_guessed_format)
+        .with_context(|| path.display().to_string())?
+        .decode()
+        .with_context(|| path.display().to_string())?
+        .to_rgb8();
+    let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, picture.width(), picture.height())
+        .fps(rate)
+        .build()?;
+    if *size != Some(picture.dimensions()) {
+        source.set_caps(Some(&info.to_caps()?));
+        *size = Some(picture.dimensions());
+    }
+    let buffer = crate::cli::video::rgb_buffer(&info, picture.as_raw(), index, rate)?;
+    Ok(source.push_buffer(buffer).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_sort_by_value() {
+        let mut names = [
+            "frame10.png",
+            "frame2.png",
+            "frame02b.png",
+            "a.png",
+            "frame1.png",
+            "frame002.png",
+        ];
+        names.sort_by_cached_key(|n| natural_key(n));
+        assert_eq!(
+            names,
+            [
+                "a.png",
+                "frame1.png",
+                "frame002.png",
+                "frame2.png",
+                "frame02b.png",
+                "frame10.png"
+            ]
+        );
+    }
+
+    #[test]
+    fn words_mean_what_exists_first() {
+        gst::init().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let word = |p: &Path| p.to_str().unwrap().to_owned();
+        assert!(
+            Input::parse(&word(folder.path()))
+                .unwrap_err()
+                .to_string()
+                .contains("no pictures")
+        );
+        std::fs::write(folder.path().join("b10.png"), b"").unwrap();
+        std::fs::write(folder.path().join("b9.PNG"), b"").unwrap();
+        std::fs::write(folder.path().join("notes.txt"), b"").unwrap();
+        let Input::Pictures(paths) = Input::parse(&word(folder.path())).unwrap() else {
+            panic!("pictures")
+        };
+        assert_eq!(paths.len(), 2);
+        assert!(paths[0].ends_with("b9.PNG"));
+        let notes = folder.path().join("notes.txt");
+        assert_eq!(Input::parse(&word(&notes)).unwrap(), Input::File(notes));
+        assert!(Input::parse("rtsp://127.0.0.1/x").unwrap().is_live());
+        assert!(matches!(
+            Input::parse("fakesrc num-buffers=3 ! identity").unwrap(),
+            Input::Description(_)
+        ));
+        assert!(Input::parse("absent.mp4").is_err());
+    }
+}

@@ -1,0 +1,163 @@
+//! Where `masam run` writes to: a video, a folder of masks, or a window.
+
+use crate::cli::video::encoder;
+use anyhow::{Context, Result, anyhow, bail};
+use clap::ValueEnum;
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use gstreamer_video as gst_video;
+use gstreamer_video::prelude::*;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What a folder is filled with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Masks {
+    /// Class ids, one channel.
+    Classes,
+    /// Class colours, three channels.
+    Colour,
+}
+
+/// Where frames go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Output {
+    /// A video with the overlay.
+    Video(PathBuf),
+    /// A folder of PNGs, one a frame.
+    Folder(PathBuf, Masks),
+    /// A window.
+    Window,
+}
+
+impl Output {
+    /// Tells what the user's path means: none is a window, a folder or a name without suffix is a folder of masks,
+    /// anything else is a video.
+    ///
+    /// # Errors
+    /// `--masks` for a video, or a folder that holds files already.
+    pub(super) fn parse(path: Option<&Path>, masks: Option<Masks>) -> Result<Self> {
+        let Some(path) = path else {
+            if masks.is_some() {
+                bail!("--masks needs a folder to write to: -o FOLDER");
+            }
+            return Ok(Self::Window);
+        };
+        let folder = path.is_dir() || path.extension().is_none() || path.to_string_lossy().ends_with('/');
+        if !folder {
+            if masks.is_some() {
+                bail!("--masks fills a folder, {} is no folder", path.display());
+            }
+            return Ok(Self::Video(path.to_owned()));
+        }
+        if path.is_dir()
+            && std::fs::read_dir(path)
+                .with_context(|| path.display().to_string())?
+                .next()
+                .is_some()
+        {
+            bail!("{}: the folder is not empty", path.display());
+        }
+        Ok(Self::Folder(path.to_owned(), masks.unwrap_or(Masks::Classes)))
+    }
+
+    /// The elements behind `masaminfer`.
+    ///
+    /// # Errors
+    /// No encoder for the video's suffix.
+    pub(super) fn elements(&self) -> Result<String> {
+        Ok(match self {
+            Self::Video(path) => {
+                format!(
+                    "masamoverlay name=overlay ! videoconvert ! {} ! filesink name=sink",
+                    encoder(path)?
+                )
+            }
+            Self::Folder(_, masks) => {
+                let kind = if *masks == Masks::Classes {
+                    "classes"
+                } else {
+                    "colour"
+                };
+                format!("masammask name=overlay output={kind} ! appsink name=sink sync=false max-buffers=2")
+            }
+            Self::Window => "masamoverlay name=overlay ! videoconvert ! autovideosink name=sink".into(),
+        })
+    }
+
+    /// Sets what the description leaves open. `name_of` names the frames of a folder.
+    ///
+    /// # Errors
+    /// An element that is missing, or a folder that cannot be made.
+    pub(super) fn connect(
+        &self,
+        pipeline: &gst::Pipeline,
+        name_of: impl Fn(usize) -> String + Send + 'static,
+    ) -> Result<()> {
+        let sink = pipeline.by_name("sink").context("no element called sink")?;
+        match self {
+            Self::Video(path) => sink.set_property("location", path),
+            Self::Window => {}
+            Self::Folder(folder, _) => {
+                std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+                let sink = sink
+                    .downcast::<gst_app::AppSink>()
+                    .map_err(|_| anyhow!("no appsink"))?;
+                let (folder, name_of) = (Arc::new(folder.clone()), name_of);
+                let mut index = 0;
+                let callbacks = gst_app::AppSinkCallbacks::builder()
+                    .new_sample(move |sink| {
+                        let path = folder.join(format!("{}.png", name_of(index)));
+                        index += 1;
+                        match sink
+                            .pull_sample()
+                            .map_err(anyhow::Error::from)
+                            .and_then(|s| save(&s, &path))
+                        {
+                            Ok(()) => Ok(gst::FlowSuccess::Ok),
+                            Err(error) => {
+                                gst::element_error!(
+                                    sink,
+                                    gst::ResourceError::Write,
+                                    ["{}: {error:#}", path.display()]
+                                );
+                                Err(gst::FlowError::Error)
+                            }
+                        }
+                    })
+                    .build();
+                sink.set_callbacks(callbacks);
+            }
+        }
+        Ok(())
+    }
+
+    /// The file, folder or window in words.
+    pub(super) fn describe(&self) -> String {
+        match self {
+            Self::Video(path) | Self::Folder(path, _) => path.display().to_string(),
+            Self::Window => "window".into(),
+        }
+    }
+}
+
+/// Writes a mask as PNG: one channel for class ids, three for colours.
+fn save(sample: &gst::Sample, path: &Path) -> Result<()> {
+    let info = gst_video::VideoInfo::from_caps(sample.caps().context("a sample has caps")?)?;
+    let buffer = sample.buffer().context("a sample has a buffer")?;
+    let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &info)?;
+    let (channels, kind) = match info.format() {
+        gst_video::VideoFormat::Gray8 => (1, image::ExtendedColorType::L8),
+        gst_video::VideoFormat::Rgb => (3, image::ExtendedColorType::Rgb8),
+        other => bail!("masks of format {other:?} cannot be written"),
+    };
+    let row = info.width() as usize * channels;
+    let stride = usize::try_from(frame.plane_stride()[0])?;
+    let mut bytes = Vec::with_capacity(row * info.height() as usize);
+    for line in frame.plane_data(0)?.chunks(stride).take(info.height() as usize) {
+        bytes.extend_from_slice(line.get(..row).context("a row is as long as its stride")?);
+    }
+    image::save_buffer(path, &bytes, info.width(), info.height(), kind)?;
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! `masam selftest`: this build against reference tensors.
+
+use crate::golden::{self, Check, FIXTURES, GoldenFile, Setting};
+use crate::runtime::{DeviceChoice, Place, PrecisionChoice};
+use anyhow::{Context, Result};
+use clap::Args;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Compare this build with reference tensors.
+///
+/// Prints a line for each file and exits with 1 when any fails or none was found. Without --goldens the fixtures
+/// built into the program are run. Where NAME.sam.pth and NAME.masam.pth lie beside NAME.safetensors, the model is
+/// also built from them.
+#[derive(Debug, Args)]
+pub struct Selftest {
+    /// Folder with reference files (*.safetensors).
+    #[arg(long, value_name = "DIR")]
+    goldens: Option<PathBuf>,
+    /// auto, cpu or cuda:N.
+    #[arg(long, default_value = "cpu")]
+    device: DeviceChoice,
+    /// auto, f32, bf16 or f16.
+    #[arg(long, default_value = "auto")]
+    precision: PrecisionChoice,
+}
+
+impl Selftest {
+    pub(super) fn run(self) -> Result<ExitCode> {
+        let place = Place::choose(&self.device, self.precision)?;
+        let setting = Setting {
+            device: place.device,
+            precision: place.dtype,
+        };
+        let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+        let mut report = |name: &str, check: crate::Result<Option<Check>>| match check {
+            Ok(Some(check)) => {
+                println!("{check}");
+                if check.passed() { passed += 1 } else { failed += 1 }
+            }
+            Ok(None) => {
+                println!("{name} SKIP: this version cannot check files of its kind");
+                skipped += 1;
+            }
+            Err(error) => {
+                println!("{name} FAIL: {error}");
+                failed += 1;
+            }
+        };
+        let run = |file: crate::Result<GoldenFile>| golden::run(&file?, &setting);
+        match &self.goldens {
+            Some(folder) => {
+                for path in files(folder)? {
+                    report(&path.display().to_string(), run(GoldenFile::open(&path)));
+                    // Where the original software's files lie beside it, they have to give the same.
+                    let (sam, masam) = (path.with_extension("sam.pth"), path.with_extension("masam.pth"));
+                    if sam.exists() && masam.exists() {
+                        let file = GoldenFile::open(&path);
+                        let check = file.and_then(|f| golden::run_pair(&f, &sam, &masam, &setting));
+                        report(&masam.display().to_string(), check.map(Some));
+                    }
+                }
+            }
+            None => {
+                for fixture in FIXTURES {
+                    report(
+                        fixture.name,
+                        run(GoldenFile::from_bytes(fixture.name, fixture.bytes.to_vec())),
+                    );
+                }
+            }
+        }
+        println!(
+            "{passed} passed, {failed} failed, {skipped} skipped ({})",
+            place.description
+        );
+        if passed == 0 && failed == 0 {
+            println!("no reference file was checked");
+        }
+        Ok(if failed == 0 && passed > 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+}
+
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    let mut paths = entries
+        .map(|e| e.map(|e| e.path()))
+        .collect::<std::io::Result<Vec<_>>>()?;
+    paths.retain(|p| p.extension().is_some_and(|e| e == "safetensors"));
+    paths.sort();
+    Ok(paths)
+}

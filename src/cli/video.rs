@@ -1,0 +1,277 @@
+//! Video files in and out, through GStreamer.
+
+use anyhow::{Context, Result, anyhow, bail};
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use gstreamer_video as gst_video;
+use gstreamer_video::prelude::*;
+use std::path::Path;
+
+/// Element descriptions that encode and mux, for the suffix of `path`; the first whose encoder is installed.
+///
+/// # Errors
+/// A suffix we do not write, or no encoder, with the cure.
+pub(super) fn encoder(path: &Path) -> Result<String> {
+    let suffix = path
+        .extension()
+        .map(|s| s.to_string_lossy().to_ascii_lowercase())
+        .unwrap_or_default();
+    let (muxer, codecs): (&str, &[(&str, &str)]) = match suffix.as_str() {
+        "mp4" | "mov" | "m4v" => ("mp4mux", &[X264, OPENH264]),
+        "mkv" => ("matroskamux", &[X264, OPENH264, VP8]),
+        "webm" => ("webmmux", &[VP8]),
+        _ => bail!(
+            "{}: a video's name ends in .mp4, .mov, .m4v, .mkv or .webm",
+            path.display()
+        ),
+    };
+    let installed = |name: &str| gst::ElementFactory::find(name).is_some();
+    let codec = codecs
+        .iter()
+        .find(|(name, _)| installed(name))
+        .map(|(_, description)| *description);
+    let names = codecs
+        .iter()
+        .map(|(name, _)| *name)
+        .collect::<Vec<_>>()
+        .join(" or ");
+    let codec = codec.with_context(|| {
+        format!("no encoder for .{suffix}: install the GStreamer plugin with {names} (Debian: gstreamer1.0-plugins-ugly)")
+    })?;
+    if !installed(muxer) {
+        bail!("no {muxer}: install GStreamer's good plugins (Debian: gstreamer1.0-plugins-good)");
+    }
+    Ok(format!("{codec} ! {muxer}"))
+}
+
+const X264: (&str, &str) = (
+    "x264enc",
+    "x264enc speed-preset=veryfast quantizer=20 pass=quant ! h264parse",
+);
+const OPENH264: (&str, &str) = ("openh264enc", "openh264enc ! h264parse");
+const VP8: (&str, &str) = ("vp8enc", "vp8enc deadline=1 target-bitrate=8000000");
+
+/// Writes frames, `[height, width, 3]` RGB each, as a video of `rate` frames a second.
+///
+/// # Errors
+/// No encoder, a frame of another size, or a file that cannot be written.
+pub(super) fn write(
+    path: &Path,
+    size: crate::geometry::Size,
+    rate: (u32, u32),
+    frames: impl Iterator<Item = Vec<u8>>,
+) -> Result<()> {
+    gst::init()?;
+    let rate = gst::Fraction::new(i32::try_from(rate.0)?, i32::try_from(rate.1)?);
+    let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, size.width_px, size.height_px)
+        .fps(rate)
+        .build()?;
+    let tail = encoder(path)?;
+    let pipeline = gst::parse::launch(&format!(
+        "appsrc name=in format=time block=true max-buffers=4 ! videoconvert ! {tail} ! filesink name=out"
+    ))?;
+    let pipeline = pipeline
+        .downcast::<gst::Pipeline>()
+        .map_err(|_| anyhow!("no pipeline"))?;
+    let source = pipeline
+        .by_name("in")
+        .and_then(|e| e.downcast::<gst_app::AppSrc>().ok())
+        .context("appsrc")?;
+    source.set_caps(Some(&info.to_caps()?));
+    pipeline
+        .by_name("out")
+        .context("filesink")?
+        .set_property("location", path);
+    let _stop = Stop(pipeline.clone());
+    pipeline
+        .set_state(gst::State::Playing)
+        .with_context(|| path.display().to_string())?;
+    for (index, rgb) in frames.enumerate() {
+        let buffer = rgb_buffer(&info, &rgb, index as u64, rate)?;
+        if source.push_buffer(buffer).is_err() {
+            break; // The reason is on the bus.
+        }
+    }
+    // The same: an error that makes this fail is on the bus.
+    let _ = source.end_of_stream();
+    wait(&pipeline).with_context(|| path.display().to_string())
+}
+
+/// Presentation time of frame `index`.
+fn frame_time(index: u64, rate: gst::Fraction) -> gst::ClockTime {
+    let (numerator, denominator) = (rate.numer().max(1) as u64, rate.denom().max(1) as u64);
+    gst::ClockTime::SECOND
+        .mul_div_floor(index * denominator, numerator)
+        .unwrap_or(gst::ClockTime::ZERO)
+}
+
+/// Frame `index` of a stream of `rate`, in the layout of `info`, from tight rows.
+///
+/// # Errors
+/// Too few or too many bytes, or no memory.
+pub(super) fn rgb_buffer(
+    info: &gst_video::VideoInfo,
+    rgb: &[u8],
+    index: u64,
+    rate: gst::Fraction,
+) -> Result<gst::Buffer> {
+    let (start, end) = (frame_time(index, rate), frame_time(index + 1, rate));
+    let row = info.width() as usize * 3;
+    if rgb.len() != row * info.height() as usize {
+        bail!(
+            "a frame has {} bytes, {} were expected",
+            rgb.len(),
+            row * info.height() as usize
+        );
+    }
+    let mut buffer = gst::Buffer::with_size(info.size())?;
+    {
+        let buffer = buffer.get_mut().context("a new buffer is writable")?;
+        buffer.set_pts(start);
+        buffer.set_duration(end.saturating_sub(start));
+        let mut map = buffer.map_writable()?;
+        let stride = usize::try_from(info.stride()[0])?;
+        for (target, source) in map.chunks_mut(stride).zip(rgb.chunks_exact(row)) {
+            target
+                .get_mut(..row)
+                .context("a row is as long as its stride")?
+                .copy_from_slice(source);
+        }
+    }
+    Ok(buffer)
+}
+
+/// Takes the pipeline down whatever happens.
+pub(super) struct Stop(pub(super) gst::Pipeline);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        // A pipeline that cannot be stopped cannot be helped either.
+        let _ = self.0.set_state(gst::State::Null);
+    }
+}
+
+/// Waits for the end of the stream.
+///
+/// # Errors
+/// The first error on the bus.
+fn wait(pipeline: &gst::Pipeline) -> Result<()> {
+    let bus = pipeline.bus().context("a pipeline has a bus")?;
+    for message in bus.iter_timed(gst::ClockTime::NONE) {
+        match message.view() {
+            gst::MessageView::Eos(_) => return Ok(()),
+            gst::MessageView::Error(error) => return Err(anyhow!(describe(error))),
+            _ => {}
+        }
+    }
+    bail!("the bus was shut")
+}
+
+/// An error message with the element it came from and its detail; the place in the source, which GStreamer puts on
+/// the detail's first line, is left out.
+pub(super) fn describe(error: &gst::message::Error) -> String {
+    let from = error.src().map(|s| s.name().to_string()).unwrap_or_default();
+    let detail = error
+        .debug()
+        .map(|d| d.lines().skip(1).collect::<Vec<_>>().join(" "))
+        .unwrap_or_default();
+    let detail = if detail.is_empty() {
+        detail
+    } else {
+        format!(" ({detail})")
+    };
+    format!("{from}: {}{detail}", error.error())
+}
+
+/// Some frames of a video, evenly spaced, as a picture of `columns` columns, each frame `width_px` wide.
+///
+/// # Errors
+/// A video that cannot be read or has no frames, or a picture that cannot be written.
+pub(super) fn contact_sheet(
+    video: &Path,
+    picture: &Path,
+    columns: u32,
+    rows: u32,
+    width_px: u32,
+) -> Result<()> {
+    let mut kept: Vec<image::RgbImage> = Vec::new();
+    // Keeps every `step`-th frame and doubles the step when there are twice as many as needed.
+    let (mut step, mut index, wanted) = (1usize, 0usize, (columns * rows) as usize);
+    each_frame(video, &mut |frame| {
+        if index.is_multiple_of(step) {
+            let height =
+                (u64::from(frame.height()) * u64::from(width_px) / u64::from(frame.width().max(1))).max(1);
+            let small = image::imageops::thumbnail(frame, width_px, height as u32);
+            kept.push(small);
+            if kept.len() >= 2 * wanted {
+                let mut keep = false;
+                kept.retain(|_| {
+                    keep = !keep;
+                    keep
+                });
+                step *= 2;
+            }
+        }
+        index += 1;
+    })?;
+    let first = kept
+        .first()
+        .with_context(|| format!("{}: no frames", video.display()))?;
+    let (width, height) = first.dimensions();
+    let mut sheet = image::RgbImage::new(columns * width, rows * height);
+    let shown = wanted.min(kept.len());
+    for cell in 0..shown {
+        let frame = &kept[cell * (kept.len() - 1) / shown.saturating_sub(1).max(1)];
+        let (x, y) = (cell as u32 % columns * width, cell as u32 / columns * height);
+        image::imageops::replace(&mut sheet, frame, i64::from(x), i64::from(y));
+    }
+    sheet.save(picture).with_context(|| picture.display().to_string())
+}
+
+/// Decodes a video and shows every frame to `see`.
+fn each_frame(video: &Path, see: &mut dyn FnMut(&image::RgbImage)) -> Result<()> {
+    gst::init()?;
+    let pipeline = gst::parse::launch(
+        "filesrc name=in ! decodebin ! videoconvert ! video/x-raw,format=RGB ! appsink name=out sync=false max-buffers=2",
+    )?;
+    let pipeline = pipeline
+        .downcast::<gst::Pipeline>()
+        .map_err(|_| anyhow!("no pipeline"))?;
+    pipeline
+        .by_name("in")
+        .context("filesrc")?
+        .set_property("location", video);
+    let sink = pipeline
+        .by_name("out")
+        .and_then(|e| e.downcast::<gst_app::AppSink>().ok())
+        .context("appsink")?;
+    let _stop = Stop(pipeline.clone());
+    pipeline
+        .set_state(gst::State::Playing)
+        .with_context(|| video.display().to_string())?;
+    while let Ok(sample) = sink.pull_sample() {
+        let info = gst_video::VideoInfo::from_caps(sample.caps().context("a sample has caps")?)?;
+        let buffer = sample.buffer().context("a sample has a buffer")?;
+        let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &info)?;
+        let row = info.width() as usize * 3;
+        let stride = usize::try_from(frame.plane_stride()[0])?;
+        let mut rgb = Vec::with_capacity(row * info.height() as usize);
+        for line in frame.plane_data(0)?.chunks(stride).take(info.height() as usize) {
+            rgb.extend_from_slice(line.get(..row).context("a row is as long as its stride")?);
+        }
+        let picture = image::RgbImage::from_raw(info.width(), info.height(), rgb).context("a whole frame")?;
+        see(&picture);
+    }
+    let bus = pipeline.bus().context("a pipeline has a bus")?;
+    match bus.timed_pop_filtered(
+        gst::ClockTime::SECOND,
+        &[gst::MessageType::Error, gst::MessageType::Eos],
+    ) {
+        Some(message) => match message.view() {
+            gst::MessageView::Error(error) => Err(anyhow!(describe(error))),
+            _ => Ok(()),
+        },
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,3 @@
+//! Where frames and labels come from.
+
+pub mod phantom;

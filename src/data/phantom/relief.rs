@@ -1,0 +1,406 @@
+//! The shape of the tissue: a height over each point of a square of the plane, at rest and at an instant.
+//!
+//! The rest shape is sampled once per sequence. For each frame [`Relief::at`] moves it: breathing, pulse,
+//! peristalsis and the pressure of instruments raise, lower and shift the surface.
+
+use super::anatomy::{Anatomy, TubePoint};
+use super::motion::Beat;
+use super::vector::{Vec3, vec3};
+use rayon::prelude::*;
+
+/// Side of the modelled square, mm; its centre is the origin.
+pub const EXTENT_MM: f32 = 220.0;
+
+/// Samples along one side.
+pub const SIDE: usize = 448;
+
+/// Distance between samples, mm.
+pub const STEP_MM: f32 = EXTENT_MM / (SIDE - 1) as f32;
+
+/// Heights at rest and what makes them move.
+#[derive(Debug)]
+pub struct Relief {
+    rest_mm: Vec<f32>,
+    /// Where on the tube, for points on or near it.
+    tube: Vec<Option<TubePoint>>,
+    /// How dark crevices are, 0 to 1.
+    hollow: Vec<f32>,
+    bowel_radius_mm: f32,
+    breath: Beat,
+    pulse: Beat,
+    wave_mm_per_s: f32,
+}
+
+/// Something that presses the tissue or pulls it along.
+#[derive(Debug, Clone, Copy)]
+pub struct Contact {
+    /// Where, in the plane.
+    pub at: (f32, f32),
+    /// How far the tissue is raised (pulled, positive) or pressed, mm.
+    pub lift_mm: f32,
+    /// How far the tissue is dragged in the plane, mm.
+    pub drag_mm: (f32, f32),
+    /// Distance over which it gives, mm.
+    pub radius_mm: f32,
+}
+
+/// The surface at one instant: height and the shift of the material, per sample.
+#[derive(Debug)]
+pub struct Surface {
+    /// `[height, shift x, shift y, hollow]` in mm, mm, mm, 0 to 1.
+    samples: Vec<[f32; 4]>,
+    /// No height lies above this, mm.
+    pub top_mm: f32,
+}
+
+impl Relief {
+    /// Samples the rest shape of `anatomy`.
+    pub fn new(anatomy: &Anatomy, breath: Beat, pulse: Beat, wave_mm_per_s: f32) -> Self {
+        let bounds = anatomy.bowel.as_ref().map(|b| b.bounds());
+        let (tube, rest_mm): (Vec<_>, Vec<_>) = (0..SIDE * SIDE)
+            .into_par_iter()
+            .map(|i| {
+                let (x, y) = place(i % SIDE, i / SIDE);
+                let near = bounds.is_some_and(|(x0, y0, x1, y1)| x > x0 && x < x1 && y > y0 && y < y1);
+                let point = anatomy.bowel.as_ref().filter(|_| near).map(|b| b.locate(x, y));
+                (point, anatomy.site(x, y, point).height_mm)
+            })
+            .unzip();
+        let hollow = hollows(&rest_mm);
+        let bowel_radius_mm = anatomy.bowel.as_ref().map_or(1.0, |b| b.radius_mm);
+        Self {
+            rest_mm,
+            tube,
+            hollow,
+            bowel_radius_mm,
+            breath,
+            pulse,
+            wave_mm_per_s,
+        }
+    }
+
+    /// Where on the tube the sample nearest to `(x, y)` lies, interpolated where its neighbours agree.
+    pub fn tube_point(&self, x: f32, y: f32) -> Option<TubePoint> {
+        let (xi, yi, fx, fy) = locate(x, y);
+        let at = |dx: usize, dy: usize| self.tube[(yi + dy) * SIDE + xi + dx];
+        let (a, b, c, d) = (at(0, 0)?, at(1, 0)?, at(0, 1)?, at(1, 1)?);
+        let near = |p: TubePoint| (p.along_mm - a.along_mm).abs() < 4.0;
+        let nearest = if fy < 0.5 {
+            if fx < 0.5 { a } else { b }
+        } else if fx < 0.5 {
+            c
+        } else {
+            d
+        };
+        let mix = |a: f32, b: f32, c: f32, d: f32| {
+            let (top, bottom) = (a + (b - a) * fx, c + (d - c) * fx);
+            top + (bottom - top) * fy
+        };
+        // The distance is continuous everywhere; its sign and the length along the line jump between two loops.
+        let distance = mix(
+            a.offset_mm.abs(),
+            b.offset_mm.abs(),
+            c.offset_mm.abs(),
+            d.offset_mm.abs(),
+        );
+        let offset_mm = if nearest.offset_mm < 0.0 {
+            -distance
+        } else {
+            distance
+        };
+        let along_mm = if near(b) && near(c) && near(d) {
+            mix(a.along_mm, b.along_mm, c.along_mm, d.along_mm)
+        } else {
+            nearest.along_mm
+        };
+        Some(TubePoint { offset_mm, along_mm })
+    }
+
+    /// Rest height at `(x, y)`, mm.
+    pub fn rest_mm(&self, x: f32, y: f32) -> f32 {
+        let (xi, yi, fx, fy) = locate(x, y);
+        let at = |dx: usize, dy: usize| self.rest_mm[(yi + dy) * SIDE + xi + dx];
+        let top = at(0, 0) + (at(1, 0) - at(0, 0)) * fx;
+        let bottom = at(0, 1) + (at(1, 1) - at(0, 1)) * fx;
+        top + (bottom - top) * fy
+    }
+
+    /// Height at `(x, y)` as breath and pulse move it, mm: what things that rest on the tissue stand on.
+    pub fn resting_mm(&self, x: f32, y: f32, seconds: f64) -> f32 {
+        self.rest_mm(x, y) + lift_mm(y, self.breath.wave(seconds), self.pulse.wave(seconds))
+    }
+
+    /// The surface at `seconds`, touched by `contacts`.
+    pub fn at(&self, seconds: f64, contacts: &[Contact]) -> Surface {
+        let breath = self.breath.wave(seconds);
+        let pulse = self.pulse.wave(seconds);
+        let wave = Beat {
+            period_s: 34.0 / f64::from(self.wave_mm_per_s),
+            phase: 0.0,
+        }
+        .angle(seconds);
+        let mut samples = vec![[0.0f32; 4]; SIDE * SIDE];
+        samples.par_chunks_mut(SIDE).enumerate().for_each(|(row, line)| {
+            let y = place(0, row).1;
+            for (column, sample) in line.iter_mut().enumerate() {
+                let index = row * SIDE + column;
+                let x = place(column, 0).0;
+                let mut height = self.rest_mm[index];
+                // Breathing lifts the far side more and shifts everything a little; the pulse is a shiver.
+                let mut shift = (0.5 * breath, 1.3 * breath);
+                height += lift_mm(y, breath, pulse);
+                if let Some(point) = self.tube[index] {
+                    let ratio = (point.offset_mm / self.bowel_radius_mm).abs();
+                    if ratio < 1.35 {
+                        // Rings of contraction run along the tube: 34 mm apart, narrower and higher.
+                        let angle = point.along_mm * (std::f32::consts::TAU / 34.0) - wave;
+                        let ring = ripple(angle);
+                        let fade = (1.35 - ratio).min(0.35) * (1.0 / 0.35);
+                        height += fade * ring * 1.6 * (1.0 - ratio * ratio).max(0.0);
+                        // A wider tube shows its own texture farther out.
+                        let along_line = self.direction(column, row);
+                        // Nothing at the border, where another loop may follow.
+                        let widen = -0.3 * ring * point.offset_mm * (1.0 - ratio * ratio).max(0.0);
+                        shift.0 += along_line.0 * widen;
+                        shift.1 += along_line.1 * widen;
+                    }
+                }
+                for contact in contacts {
+                    let (dx, dy) = (x - contact.at.0, y - contact.at.1);
+                    let near = 1.0 - (dx * dx + dy * dy) / (contact.radius_mm * contact.radius_mm);
+                    if near > 0.0 {
+                        let give = near * near;
+                        height += contact.lift_mm * give;
+                        shift.0 -= contact.drag_mm.0 * give;
+                        shift.1 -= contact.drag_mm.1 * give;
+                    }
+                }
+                *sample = [height, shift.0, shift.1, self.hollow[index]];
+            }
+        });
+        let top_mm = samples.iter().fold(f32::MIN, |top, s| top.max(s[0]));
+        Surface { samples, top_mm }
+    }
+
+    /// Unit vector in which the signed distance to the tube's centre line grows.
+    fn direction(&self, column: usize, row: usize) -> (f32, f32) {
+        let value = |c: usize, r: usize| {
+            let (c, r) = (c.min(SIDE - 1), r.min(SIDE - 1));
+            self.tube[r * SIDE + c].map_or(0.0, |p| p.offset_mm)
+        };
+        let gx = value(column + 1, row) - value(column.saturating_sub(1), row);
+        let gy = value(column, row + 1) - value(column, row.saturating_sub(1));
+        let length = (gx * gx + gy * gy).sqrt();
+        // Across the seam between two loops the sign jumps: no direction there.
+        if length > 0.2 * STEP_MM && length < 4.0 * STEP_MM {
+            (gx / length, gy / length)
+        } else {
+            (0.0, 0.0)
+        }
+    }
+}
+
+/// How far breath and pulse (each -1 to 1) lift the tissue, mm.
+#[inline]
+fn lift_mm(y: f32, breath: f32, pulse: f32) -> f32 {
+    breath * (0.9 + 0.008 * y) + pulse * 0.12
+}
+
+/// A smooth periodic bump in `[-1, 1]` of the angle, from a polynomial: cheap enough for every sample of a frame.
+#[inline]
+fn ripple(angle: f32) -> f32 {
+    let turns = angle * (1.0 / std::f32::consts::TAU);
+    let t = turns - super::noise::floor(turns) as f32;
+    // Parabola pieces of one sine period.
+    let half = if t < 0.5 { t * 2.0 } else { t * 2.0 - 1.0 };
+    let bump = 4.0 * half * (1.0 - half);
+    if t < 0.5 { bump } else { -bump }
+}
+
+impl Surface {
+    /// Height, shift and hollow at `(x, y)`.
+    #[inline]
+    pub fn sample(&self, x: f32, y: f32) -> [f32; 4] {
+        let (xi, yi, fx, fy) = locate(x, y);
+        let base = yi * SIDE + xi;
+        let (a, b) = (&self.samples[base], &self.samples[base + 1]);
+        let (c, d) = (&self.samples[base + SIDE], &self.samples[base + SIDE + 1]);
+        std::array::from_fn(|i| {
+            let (top, bottom) = (a[i] + (b[i] - a[i]) * fx, c[i] + (d[i] - c[i]) * fx);
+            top + (bottom - top) * fy
+        })
+    }
+
+    /// Height alone, mm.
+    #[inline]
+    pub fn height_mm(&self, x: f32, y: f32) -> f32 {
+        let (xi, yi, fx, fy) = locate(x, y);
+        let base = yi * SIDE + xi;
+        let (a, b) = (self.samples[base][0], self.samples[base + 1][0]);
+        let (c, d) = (self.samples[base + SIDE][0], self.samples[base + SIDE + 1][0]);
+        let (top, bottom) = (a + (b - a) * fx, c + (d - c) * fx);
+        top + (bottom - top) * fy
+    }
+
+    /// The upward normal at `(x, y)`, not of unit length, from differences over `reach_mm`.
+    #[inline]
+    pub fn normal(&self, x: f32, y: f32, reach_mm: f32) -> Vec3 {
+        let gx = self.height_mm(x + reach_mm, y) - self.height_mm(x - reach_mm, y);
+        let gy = self.height_mm(x, y + reach_mm) - self.height_mm(x, y - reach_mm);
+        vec3(-gx, -gy, 2.0 * reach_mm)
+    }
+
+    /// How far along the ray from `origin` in direction `d` (downward) the surface is first met at or after `from`,
+    /// in lengths of `d`.
+    pub fn meet(&self, origin: Vec3, d: Vec3, from: f32) -> f32 {
+        // Heights change by at most this much per mm, nearly everywhere; a steeper spot costs a texel's blur.
+        const SLOPE: f32 = 0.9;
+        let drop = -d.z;
+        let flat = (d.x * d.x + d.y * d.y).sqrt();
+        if drop <= 1e-3 {
+            return 400.0;
+        }
+        let mut t = ((origin.z - self.top_mm) / drop).max(from);
+        let advance = 1.0 / (drop + SLOPE * flat);
+        for _ in 0..48 {
+            let p = origin + d * t;
+            let gap = p.z - self.height_mm(p.x, p.y);
+            t += gap * advance;
+            if gap < 0.03 {
+                break;
+            }
+        }
+        t.min(400.0)
+    }
+}
+
+/// World coordinates of a sample.
+#[inline]
+fn place(column: usize, row: usize) -> (f32, f32) {
+    (
+        column as f32 * STEP_MM - EXTENT_MM * 0.5,
+        row as f32 * STEP_MM - EXTENT_MM * 0.5,
+    )
+}
+
+/// Column and row of the sample before `(x, y)` and the fractions of the way to the next; points outside the
+/// square take the value at its border.
+#[inline]
+fn locate(x: f32, y: f32) -> (usize, usize, f32, f32) {
+    const LAST: f32 = (SIDE - 1) as f32 - 1e-3;
+    let gx = ((x + EXTENT_MM * 0.5) * (1.0 / STEP_MM)).clamp(0.0, LAST);
+    let gy = ((y + EXTENT_MM * 0.5) * (1.0 / STEP_MM)).clamp(0.0, LAST);
+    let (xi, yi) = (gx as usize, gy as usize);
+    (xi, yi, gx - xi as f32, gy - yi as f32)
+}
+
+/// How far each sample lies below its surroundings (a box of about 12 mm), as darkness from 0 to 1.
+fn hollows(heights: &[f32]) -> Vec<f32> {
+    let radius = 12;
+    let blurred = box_blur(&box_blur(heights, radius), radius / 2);
+    heights
+        .iter()
+        .zip(&blurred)
+        .map(|(h, mean)| ((mean - h) * 0.16).clamp(-0.25, 0.75))
+        .collect()
+}
+
+/// Mean over a square of `2 radius + 1` samples, the border repeated.
+fn box_blur(values: &[f32], radius: usize) -> Vec<f32> {
+    let pass = |values: &[f32]| -> Vec<f32> {
+        // One pass along rows that writes columns, so that two passes blur both ways and restore the order.
+        let mut out = vec![0.0; SIDE * SIDE];
+        for row in 0..SIDE {
+            let line = &values[row * SIDE..][..SIDE];
+            let at = |i: isize| line[i.clamp(0, SIDE as isize - 1) as usize];
+            let r = radius as isize;
+            let mut sum: f64 = (-r..=r).map(|i| f64::from(at(i))).sum();
+            for column in 0..SIDE {
+                out[column * SIDE + row] = (sum / (2 * r + 1) as f64) as f32;
+                let c = column as isize;
+                sum += f64::from(at(c + r + 1)) - f64::from(at(c - r));
+            }
+        }
+        out
+    };
+    pass(&pass(values))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::phantom::anatomy::Cover;
+    use crate::data::phantom::random::Random;
+
+    fn relief(seed: u64) -> Relief {
+        let anatomy = Anatomy::new(seed, Some(Cover::Part), true);
+        Relief::new(
+            &anatomy,
+            Beat {
+                period_s: 4.0,
+                phase: 0.0,
+            },
+            Beat {
+                period_s: 1.0,
+                phase: 0.0,
+            },
+            10.0,
+        )
+    }
+
+    #[test]
+    fn rays_meet_the_surface_where_small_steps_do() {
+        let mut random = Random::new(12);
+        let surface = relief(3).at(0.4, &[]);
+        for case in 0..200 {
+            let origin = vec3(random.range(-20.0, 20.0), random.range(-20.0, 20.0), 75.0);
+            let d = vec3(random.range(-0.7, 0.7), random.range(-0.7, 0.7), -1.0);
+            let found = surface.meet(origin, d, 0.0);
+            let above = |t: f32| {
+                let p = origin + d * t;
+                p.z > surface.height_mm(p.x, p.y)
+            };
+            let stepped = (0..20_000)
+                .map(|i| i as f32 * 0.005)
+                .find(|&t| !above(t))
+                .unwrap();
+            // A ray that grazes may stop where it is nearly there.
+            let p = origin + d * found;
+            let gap = p.z - surface.height_mm(p.x, p.y);
+            let close = (found - stepped).abs() < 0.4;
+            assert!(
+                close || gap.abs() < 0.06,
+                "case {case}: {found} and {stepped}, gap {gap}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_surface_moves_smoothly_and_bows_to_contacts() {
+        let relief = relief(8);
+        let (mut step, mut travel) = (0.0f32, 0.0f32);
+        let first = relief.at(0.0, &[]);
+        for frame in 1..60 {
+            let (now, next) = (
+                relief.at(f64::from(frame) / 30.0, &[]),
+                relief.at(f64::from(frame + 1) / 30.0, &[]),
+            );
+            for i in 0..40 {
+                let (x, y) = (i as f32 * 3.0 - 60.0, 20.0 - i as f32);
+                step = step.max((next.height_mm(x, y) - now.height_mm(x, y)).abs());
+                travel = travel.max((now.height_mm(x, y) - first.height_mm(x, y)).abs());
+            }
+        }
+        assert!(step < 0.35 && travel > 1.0, "{step} {travel}");
+        let pull = Contact {
+            at: (5.0, 5.0),
+            lift_mm: 4.0,
+            drag_mm: (2.0, 0.0),
+            radius_mm: 12.0,
+        };
+        let pulled = relief.at(0.0, &[pull]);
+        assert!((pulled.height_mm(5.0, 5.0) - first.height_mm(5.0, 5.0) - 4.0).abs() < 0.1);
+        assert!((pulled.sample(5.0, 5.0)[1] - first.sample(5.0, 5.0)[1] + 2.0).abs() < 0.1);
+        assert_eq!(pulled.height_mm(25.0, 5.0), first.height_mm(25.0, 5.0));
+    }
+}

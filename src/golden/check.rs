@@ -1,0 +1,141 @@
+//! What a check measured and whether that is within bounds.
+
+use candle_core::DType;
+use std::fmt;
+
+/// Bounds for one precision, relative to the largest magnitude of the reference tensor.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tolerance {
+    /// Largest difference.
+    pub max: f64,
+    /// Root of the mean square difference.
+    pub rms: f64,
+    /// Labels have to agree wherever the two best logits differ by more than this.
+    pub margin: f64,
+}
+
+impl Tolerance {
+    /// The bounds that hold for `precision`: PyTorch's own results meet them with room.
+    pub fn of(precision: DType) -> Self {
+        match precision {
+            DType::BF16 => Self {
+                max: 5e-2,
+                rms: 6e-3,
+                margin: 4e-2,
+            },
+            DType::F16 => Self {
+                max: 1e-2,
+                rms: 1.5e-3,
+                margin: 8e-3,
+            },
+            _ => Self {
+                max: 5e-5,
+                rms: 5e-5,
+                margin: 5e-5,
+            },
+        }
+    }
+}
+
+/// One tensor compared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measure {
+    /// Name of the reference tensor.
+    pub name: String,
+    /// Largest difference over the largest magnitude of the reference.
+    pub max_rel_err: f64,
+    /// Root mean square difference over the same.
+    pub rms: f64,
+}
+
+impl Measure {
+    /// Compares `got` with `wanted`, element by element. A NaN on either side or a wrong length is an infinite error.
+    pub fn of(name: &str, got: &[f32], wanted: &[f32]) -> Self {
+        let infinite = Self {
+            name: name.into(),
+            max_rel_err: f64::INFINITY,
+            rms: f64::INFINITY,
+        };
+        if got.len() != wanted.len() || got.is_empty() {
+            return infinite;
+        }
+        let largest = wanted.iter().fold(0f64, |m, w| m.max(f64::from(w.abs())));
+        let (mut max, mut squares) = (0f64, 0f64);
+        for (got, wanted) in got.iter().zip(wanted) {
+            let difference = (f64::from(*got) - f64::from(*wanted)).abs();
+            if !difference.is_finite() {
+                return infinite;
+            }
+            max = max.max(difference);
+            squares += difference * difference;
+        }
+        let scale = if largest > 0.0 { largest } else { 1.0 };
+        Self {
+            name: name.into(),
+            max_rel_err: max / scale,
+            rms: (squares / got.len() as f64).sqrt() / scale,
+        }
+    }
+
+    fn within(&self, tolerance: &Tolerance) -> bool {
+        self.max_rel_err <= tolerance.max && self.rms <= tolerance.rms
+    }
+}
+
+/// The outcome for one file: the logits' measure in front, the others behind it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Check {
+    /// The file's name.
+    pub name: String,
+    /// Every tensor compared, the principal one first.
+    pub measures: Vec<Measure>,
+    /// Share of labels that agree, in [0, 1].
+    pub label_agreement: f64,
+    /// Labels that differ where the reference's two best logits are farther apart than the margin.
+    pub clear_disagreements: usize,
+    /// Bounds of this run.
+    pub tolerance: Tolerance,
+}
+
+impl Check {
+    /// Tensors outside their bounds.
+    pub fn failures(&self) -> impl Iterator<Item = &Measure> {
+        self.measures.iter().filter(|m| !m.within(&self.tolerance))
+    }
+
+    /// Whether every tensor is within bounds and no label differs where it matters.
+    pub fn passed(&self) -> bool {
+        !self.measures.is_empty() && self.failures().next().is_none() && self.clear_disagreements == 0
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (max, rms) = self
+            .measures
+            .first()
+            .map_or((f64::NAN, f64::NAN), |m| (m.max_rel_err, m.rms));
+        let verdict = if self.passed() { "PASS" } else { "FAIL" };
+        let agreement = self.label_agreement;
+        write!(
+            f,
+            "{} max_rel_err={max:.2e} rms={rms:.2e} label_agreement={agreement:.6} {verdict}",
+            self.name
+        )?;
+        for failure in self.failures().filter(|m| Some(*m) != self.measures.first()) {
+            write!(
+                f,
+                " [{} max_rel_err={:.2e} rms={:.2e}]",
+                failure.name, failure.max_rel_err, failure.rms
+            )?;
+        }
+        if self.clear_disagreements > 0 {
+            write!(
+                f,
+                " [{} labels differ beyond the margin]",
+                self.clear_disagreements
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,190 @@
+//! One training step against its reference: loss, every gradient, every weight after AdamW, and what must not move.
+
+use super::forward::clip;
+use super::{Check, GoldenFile, Measure, Setting, Tolerance};
+use crate::checkpoint::Weights;
+use crate::error::{Error, Result};
+use crate::model::weights::uniform;
+use crate::model::{FactMode, FormulaWeights, MaSam, ModelConfig, Prompts};
+use crate::train::{AdamW, AdamWConfig, Parameters, Trained, losses};
+use candle_core::{DType, Device, Tensor};
+
+/// Learning rate of the step in the files.
+const RATE: f64 = 8e-4;
+/// A gradient may be off by this share of its own largest element …
+const GRADIENT: f64 = 1e-3;
+/// … plus this share of the largest of all gradients: some have a true value of zero.
+const OF_LARGEST: f64 = 1e-7;
+/// After the step 99.9 % of elements are this close, and all within five times it.
+const STEP: f64 = 1e-5;
+const STEP_SHARE: f64 = 0.999;
+/// Most pixels in a step: every intermediate tensor is kept until the gradients are known.
+const MAX_PIXELS: usize = 1 << 20;
+/// Relative bound on the loss and its parts.
+const LOSS: f64 = 1e-5;
+
+pub(super) fn run(file: &GoldenFile, setting: &Setting) -> Result<Check> {
+    if setting.precision != DType::F32 {
+        let why = "reference training steps are checked in f32".into();
+        return Err(Error::Unavailable {
+            what: format!("{:?}", setting.precision),
+            why,
+        });
+    }
+    let config = file.config()?;
+    let (batch, frames): (usize, usize) = (file.number("batch")?, file.number("frames")?);
+    if !(1..=64).contains(&batch) || !(1..=64).contains(&frames) {
+        return Err(Error::config(
+            "batch and frames",
+            format!("{batch}, {frames}"),
+            "each has to be 1 to 64",
+        ));
+    }
+    let pixels = batch * frames * config.image_side_px.pow(2);
+    if pixels > MAX_PIXELS {
+        return Err(Error::config(
+            "pixels of all clips",
+            pixels,
+            format!("it has to be at most {MAX_PIXELS}"),
+        ));
+    }
+    let mut weights = Weights::default();
+    for spec in config.weights() {
+        let values = FormulaWeights::values(&spec.name, &spec.shape);
+        weights.insert(spec.name, Tensor::from_vec(values, spec.shape, &Device::Cpu)?);
+    }
+    let parameters = Parameters::new(&weights, Trained::FactAndAdapters, &setting.device)?;
+    let model = MaSam::new(&config, FactMode::Apart, parameters.builder(&setting.device))?;
+    let clip = clip(&config, file.text("clip")?, batch, frames, setting)?;
+    let labels = labels(&config, file.text("labels")?, batch * frames)?.to_device(&setting.device)?;
+    let found = losses(&model.forward(&clip, &Prompts::default())?.logits, &labels)?;
+    let gradients = found.total.backward()?;
+
+    let mut measures = Vec::new();
+    for (name, got) in [
+        ("loss", &found.total),
+        ("ce", &found.cross_entropy),
+        ("dice", &found.dice),
+    ] {
+        let error = Measure::of(name, &flat(got)?, &file.floats(name)?.1).max_rel_err;
+        measures.push(scaled(name, error, LOSS));
+    }
+    let names = file.names()?;
+    let mut largest = 0f64;
+    for name in names.iter().filter(|n| n.starts_with("grad.")) {
+        largest = file
+            .floats(name)?
+            .1
+            .iter()
+            .fold(largest, |m, v| m.max(f64::from(v.abs())));
+    }
+    for name in names.iter().filter_map(|n| n.strip_prefix("grad.")) {
+        let key = format!("grad.{name}");
+        let wanted = file.floats(&key)?.1;
+        let var = parameters
+            .get(name)
+            .ok_or_else(|| Error::tensor(&key, "it is not trained here"))?;
+        let error = match gradients.get(var.as_tensor()) {
+            Some(gradient) => worst(&flat(gradient)?, &wanted),
+            None => f64::INFINITY,
+        };
+        let own = wanted.iter().fold(0f64, |m, v| m.max(f64::from(v.abs())));
+        measures.push(scaled(&key, error, GRADIENT * own + OF_LARGEST * largest));
+    }
+    for (name, var) in parameters.trained() {
+        if gradients.get(var.as_tensor()).is_some() && !names.contains(&format!("grad.{name}")) {
+            return Err(Error::tensor(name, "it has a gradient here and none in the file"));
+        }
+    }
+
+    AdamW::new(AdamWConfig::default()).step(&parameters, &gradients, RATE)?;
+    let after = parameters.weights()?;
+    let (mut close, mut all) = (0usize, 0usize);
+    for (name, tensor) in after.iter() {
+        let key = format!("step.{name}");
+        let got = flat(tensor)?;
+        if !names.contains(&key) {
+            // Frozen, or without a gradient: bit for bit what it was.
+            let before = weights.get(name).map(flat).transpose()?.unwrap_or_default();
+            measures.push(scaled(
+                &format!("frozen.{name}"),
+                worst(&got, &before),
+                f64::MIN_POSITIVE,
+            ));
+            continue;
+        }
+        let wanted = file.floats(&key)?.1;
+        measures.push(scaled(&key, worst(&got, &wanted), 5.0 * STEP));
+        all += wanted.len();
+        close += got
+            .iter()
+            .zip(&wanted)
+            .filter(|(a, b)| f64::from((**a - **b).abs()) <= STEP)
+            .count();
+    }
+    let label_agreement = close as f64 / all.max(1) as f64;
+    let clear_disagreements = if label_agreement >= STEP_SHARE {
+        0
+    } else {
+        all - close
+    };
+    // Each measure is in units of its own bound.
+    let tolerance = Tolerance {
+        max: 1.0,
+        rms: 1.0,
+        margin: 0.0,
+    };
+    // The worst first: that is the one a report shows.
+    measures.sort_by(|a, b| b.max_rel_err.total_cmp(&a.max_rel_err));
+    Ok(Check {
+        name: file.name.clone(),
+        measures,
+        label_agreement,
+        clear_disagreements,
+        tolerance,
+    })
+}
+
+/// An error in units of its bound.
+fn scaled(name: &str, error: f64, bound: f64) -> Measure {
+    Measure {
+        name: name.into(),
+        max_rel_err: error / bound,
+        rms: error / bound,
+    }
+}
+
+fn flat(x: &Tensor) -> Result<Vec<f32>> {
+    Ok(x.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+}
+
+/// Largest difference; infinite for other lengths or NaN.
+fn worst(got: &[f32], wanted: &[f32]) -> f64 {
+    if got.len() != wanted.len() {
+        return f64::INFINITY;
+    }
+    let worse = |worst: f64, (a, b): (&f32, &f32)| {
+        let difference = f64::from((a - b).abs());
+        if difference.is_nan() {
+            f64::INFINITY
+        } else {
+            worst.max(difference)
+        }
+    };
+    got.iter().zip(wanted).fold(0.0, worse)
+}
+
+/// Squares of 8 x 8 pixels, each of one class drawn by [`uniform`].
+fn labels(config: &ModelConfig, name: &str, images: usize) -> Result<Tensor> {
+    let side = config.image_side_px;
+    let squares = side / 8;
+    let ids: Vec<u8> = uniform(name, images * squares * squares)
+        .map(|u| ((u + 1.0) / 2.0 * config.classes as f64) as u8)
+        .collect();
+    let pixel = |at: usize| {
+        let (image, y, x) = (at / (side * side), at / side % side, at % side);
+        ids[(image * squares + y / 8) * squares + x / 8]
+    };
+    let labels: Vec<u8> = (0..images * side * side).map(pixel).collect();
+    Ok(Tensor::from_vec(labels, (images, side, side), &Device::Cpu)?)
+}

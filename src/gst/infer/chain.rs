@@ -1,0 +1,440 @@
+//! Frames: in, held until their turn has come, out.
+
+use super::imp::{CAT, Infer};
+use super::state::{Eye, Held, State, Stream};
+use crate::geometry::{Rect, Size};
+use crate::gst::meta::MaskMeta;
+use crate::labels::NO_MASK;
+use crate::segmenter::{ModelFrame, SegmentError};
+use crate::stream::{FrameTime, Incident, Mask, Outcome, Wait};
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use gstreamer as gst;
+use std::time::Duration;
+
+/// How often a chain function that waits looks whether the model hangs.
+const TEND_EVERY: Duration = Duration::from_millis(500);
+
+/// Timestamps that go back by more than this are a new start that nobody announced; less is a source's jitter.
+const BACKWARDS_NANOS: u64 = 100_000_000;
+
+/// What to do about the first item that waits.
+enum Next {
+    Push(gst::Buffer),
+    Forward(gst::Event),
+    /// Its mask is being computed.
+    Wait,
+    /// Nothing more can leave until something comes.
+    Rest,
+}
+
+impl Infer {
+    pub(super) fn sink_chain(&self, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        self.tend();
+        if self.is_under_way() && self.breaks_off(&buffer) {
+            gst::debug!(CAT, imp = self, "discontinuity");
+            self.end_epoch()?;
+        }
+        self.take_in(buffer)?;
+        self.release()
+    }
+
+    /// Whether frames have been taken in since the epoch began.
+    fn is_under_way(&self) -> bool {
+        let state = self.state();
+        state
+            .as_ref()
+            .and_then(|s| s.stream.as_ref())
+            .is_some_and(|stream| stream.engine.received() > 0)
+    }
+
+    /// Whether this frame does not follow the one before it: it says so, or its time lies far before.
+    fn breaks_off(&self, buffer: &gst::BufferRef) -> bool {
+        let jumps_back = |state: &State| {
+            let newest = state.stream.as_ref().and_then(|stream| stream.newest_nanos);
+            let running = buffer.pts().and_then(|pts| state.segment.to_running_time(pts));
+            newest
+                .zip(running)
+                .is_some_and(|(newest, now)| now.nseconds() + BACKWARDS_NANOS < newest)
+        };
+        buffer.flags().contains(gst::BufferFlags::DISCONT) || self.state().as_ref().is_some_and(jumps_back)
+    }
+
+    /// Shows a frame to the engine and queues it.
+    fn take_in(&self, mut buffer: gst::Buffer) -> Result<(), gst::FlowError> {
+        let (time, is_scarce, eye) = {
+            let mut state = self.state();
+            let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
+            state.numbers.frames_in += 1;
+            let running = buffer.pts().and_then(|pts| state.segment.to_running_time(pts));
+            let running_nanos = running.map(gst::ClockTime::nseconds);
+            let time = FrameTime {
+                running_nanos,
+                arrival_nanos: self.now_nanos(),
+            };
+            let held = state.stream.as_ref().map_or(0, |stream| stream.held_frames);
+            if let Some(stream) = &mut state.stream {
+                stream.newest_nanos = time.running_nanos.or(stream.newest_nanos);
+            }
+            (time, state.pools.is_scarce(&buffer, held), state.borrow_eye(time))
+        };
+        // Pixels are read and copied without the lock: properties and queries stay answered.
+        if is_scarce && let Ok(copy) = buffer.copy_deep() {
+            buffer = copy;
+            if let Some(state) = self.state().as_mut() {
+                state.numbers.frames_copied += 1;
+            }
+        }
+        let (eye, seen) = match eye {
+            Some(mut eye) => {
+                let seen = self.look(&mut eye, &buffer);
+                (Some(eye), Some(seen))
+            }
+            None => (None, None),
+        };
+        let trouble = {
+            let mut state = self.state();
+            let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
+            state.give_back(eye);
+            let (index, trouble) = state.show(seen.transpose()?, time);
+            state.exchange();
+            state.held.push_back(Held::Frame { buffer, index, time });
+            trouble
+        };
+        if let Some((error, count)) = trouble {
+            self.warn_sometimes(
+                count,
+                gst::StreamError::Format,
+                &format!("a frame could not be read: {error}"),
+            );
+        }
+        Ok(())
+    }
+
+    /// Reads the pixels of the region of interest; where that has changed, the epoch ends before this frame.
+    fn look(&self, eye: &mut Eye, buffer: &gst::Buffer) -> Result<crate::Result<ModelFrame>, gst::FlowError> {
+        let Some((format, mut region)) = self.state().as_ref().and_then(State::view) else {
+            return Err(gst::FlowError::Flushing);
+        };
+        match eye.find_region(&format, buffer) {
+            Ok(Some(found)) if found != region => {
+                gst::info!(CAT, imp = self, "region of interest: {found:?}");
+                if self.is_under_way() {
+                    self.end_epoch()?;
+                }
+                if let Some(stream) = self.state().as_mut().and_then(|state| state.stream.as_mut()) {
+                    stream.region = found;
+                }
+                region = found;
+            }
+            // A buffer that cannot be read is reported by the next look.
+            _ => (),
+        }
+        Ok(eye.look(&format, buffer, region))
+    }
+
+    /// Lets go of everything whose turn has come, waiting for masks that are being computed.
+    pub(super) fn release(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
+        loop {
+            match self.next()? {
+                Next::Push(buffer) => {
+                    self.srcpad.push(buffer)?;
+                }
+                Next::Forward(event) => {
+                    let _ = self.srcpad.push_event(event);
+                }
+                Next::Wait => self.wait()?,
+                Next::Rest => return Ok(gst::FlowSuccess::Ok),
+            }
+        }
+    }
+
+    fn next(&self) -> Result<Next, gst::FlowError> {
+        let mut failure = None;
+        let next = {
+            let mut state = self.state();
+            let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
+            state.next(&mut failure)
+        };
+        if let Some((error, count)) = failure {
+            self.warn_sometimes(
+                count,
+                gst::StreamError::Failed,
+                &format!("a frame goes on without its mask: {error}"),
+            );
+        }
+        Ok(next)
+    }
+
+    /// Waits for an answer without holding the state.
+    fn wait(&self) -> Result<(), gst::FlowError> {
+        let (port, tend_every) = match &mut *self.state() {
+            Some(state) => {
+                let watchdog = Duration::from_nanos(state.session.settings.watchdog_nanos);
+                (
+                    state.stream.as_ref().and_then(|stream| stream.port.clone()),
+                    watchdog.min(TEND_EVERY),
+                )
+            }
+            None => return Err(gst::FlowError::Flushing),
+        };
+        let waited = port.map_or(Wait::Gone, |port| port.wait(tend_every));
+        if waited == Wait::TimedOut {
+            self.tend();
+        }
+        let grown = {
+            let mut state = self.state();
+            let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
+            let Some(stream) = &mut state.stream else {
+                return Ok(());
+            };
+            match waited {
+                Wait::Done(done) => stream.engine.accept(done),
+                Wait::Interrupted => return Err(gst::FlowError::Flushing),
+                Wait::Gone => state.exchange(),
+                Wait::Idle => stream
+                    .engine
+                    .abandon(&SegmentError::Forward("the model lost the clip".into())),
+                Wait::TimedOut => (),
+            }
+            state.latency_has_grown()
+        };
+        if grown {
+            gst::debug!(
+                CAT,
+                imp = self,
+                "forward passes take longer: the latency has to be asked for again"
+            );
+            self.post_message(gst::message::Latency::builder().src(&*self.obj()).build());
+        }
+        Ok(())
+    }
+
+    /// Looks after the worker, and reports when one was given up.
+    fn tend(&self) {
+        let Some(supervisor) = self
+            .state()
+            .as_ref()
+            .map(|state| state.session.supervisor.clone())
+        else {
+            return;
+        };
+        let Some(incident) = supervisor.tend(self.now_nanos()) else {
+            return;
+        };
+        let text = match incident {
+            Incident::Replaced { after_nanos } => {
+                let seconds = after_nanos as f64 / 1e9;
+                format!(
+                    "a forward pass hangs since {seconds:.1} s and was given up; the model is opened anew"
+                )
+            }
+            Incident::Off { cause } => format!("inference stays off: {cause}"),
+        };
+        gst::element_imp_warning!(self, gst::StreamError::Failed, ("{text}"));
+    }
+
+    /// Gives every held frame its mask as if the stream ended here, and lets all go.
+    fn drain(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
+        if let Some(state) = self.state().as_mut() {
+            if let Some(stream) = &mut state.stream {
+                stream.engine.finish();
+            }
+            state.exchange();
+        }
+        self.release()
+    }
+
+    /// Lets all held frames go before something that takes their place in time. In live mode the window goes on
+    /// behind it; in exact mode it cannot span what is not there.
+    pub(super) fn drain_for_gap(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let live = self
+            .state()
+            .as_ref()
+            .and_then(|s| s.stream.as_ref())
+            .is_some_and(|stream| stream.live);
+        if live { self.drain() } else { self.end_epoch() }
+    }
+
+    /// Drains, and begins a new epoch.
+    pub(super) fn end_epoch(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let flow = self.drain();
+        // After a failed push nothing that still waits can go anywhere.
+        if flow.is_err() {
+            self.discard_waiting()
+        } else {
+            self.begin_epoch()
+        }
+        flow
+    }
+
+    /// Forgets the window: later masks rest on later frames alone.
+    fn begin_epoch(&self) {
+        if let Some(state) = self.state().as_mut()
+            && let Some(stream) = &mut state.stream
+        {
+            stream.engine.begin_epoch();
+            stream.newest_nanos = None;
+            if let Some(port) = &stream.port {
+                port.reset();
+            }
+        }
+    }
+
+    /// Drops everything that waits. Sticky events other than those a flush voids stay on the source pad.
+    pub(super) fn discard_waiting(&self) {
+        let held = match self.state().as_mut() {
+            Some(state) => std::mem::take(&mut state.held),
+            None => return,
+        };
+        for item in held {
+            if let Held::Event(event) = item
+                && event.is_sticky()
+            {
+                let _ = self.srcpad.store_sticky_event(&event);
+            }
+        }
+        self.begin_epoch();
+    }
+
+    /// Has whoever waits give up, or lets waiting be possible again.
+    pub(super) fn interrupt(&self, interrupted: bool) {
+        if let Some(state) = self.state().as_mut() {
+            state.interrupted = interrupted;
+            if let Some(port) = state.stream.as_ref().and_then(|stream| stream.port.as_ref()) {
+                if interrupted {
+                    port.interrupt()
+                } else {
+                    port.resume()
+                }
+            }
+        }
+    }
+
+    /// Posts the 1st, 2nd, 4th, 8th, … warning of a kind: a fault in every frame must not flood the bus.
+    fn warn_sometimes<T: gst::MessageErrorDomain>(&self, count: u64, domain: T, text: &str) {
+        gst::debug!(CAT, imp = self, "{text} ({count} so far)");
+        if count.is_power_of_two() {
+            gst::element_imp_warning!(self, domain, ("{text} ({count} so far)"));
+        }
+    }
+}
+
+impl State {
+    /// The stream's eye, where the engine wants to see the frame of `time`.
+    fn borrow_eye(&mut self, time: FrameTime) -> Option<Eye> {
+        let stream = self.stream.as_mut()?;
+        if stream.engine.wants_pixels(time) {
+            stream.eye.take()
+        } else {
+            None
+        }
+    }
+
+    /// Format and region of the frames.
+    fn view(&self) -> Option<(super::picture::Format, Rect)> {
+        self.stream
+            .as_ref()
+            .map(|stream| (stream.format.clone(), stream.region))
+    }
+
+    fn give_back(&mut self, eye: Option<Eye>) {
+        if let (Some(stream), Some(eye)) = (&mut self.stream, eye) {
+            stream.eye = Some(eye);
+        }
+    }
+
+    /// Shows a frame to the engine, with its pixels where they were looked at. Its index there; or none, with the
+    /// reason and how often that has happened.
+    fn show(
+        &mut self,
+        seen: Option<crate::Result<ModelFrame>>,
+        time: FrameTime,
+    ) -> (Option<u64>, Option<(crate::Error, u64)>) {
+        let Some(stream) = &mut self.stream else {
+            return (None, None);
+        };
+        match seen.transpose() {
+            Ok(frame) => (stream.engine.push(frame, time), None),
+            Err(error) => {
+                self.numbers.frames_unread += 1;
+                (None, Some((error, self.numbers.frames_unread)))
+            }
+        }
+    }
+
+    fn next(&mut self, failure: &mut Option<(SegmentError, u64)>) -> Next {
+        let index = match self.held.front() {
+            None => return Next::Rest,
+            Some(Held::Event(_)) => None,
+            Some(Held::Frame { index, .. }) => *index,
+        };
+        let outcome = match (index, &mut self.stream) {
+            (Some(index), Some(stream)) => stream.engine.take(index),
+            _ => Outcome::Unknown,
+        };
+        match outcome {
+            Outcome::NeedsFrames => return Next::Rest,
+            Outcome::Running => return Next::Wait,
+            _ => (),
+        }
+        let (mut buffer, time) = match self.held.pop_front() {
+            None => return Next::Rest,
+            Some(Held::Event(event)) => return Next::Forward(event),
+            Some(Held::Frame { buffer, time, .. }) => (buffer, time),
+        };
+        self.numbers.frames_out += 1;
+        match (outcome, &self.stream) {
+            (Outcome::Mask(mask), Some(stream)) => {
+                let meta = self.meta_of(stream, &mask, time);
+                self.numbers.age_nanos.add(meta.age_nanos);
+                meta.attach(buffer.make_mut());
+            }
+            (Outcome::Failed(error), Some(stream)) => {
+                self.fault_of(stream, &error, time).attach(buffer.make_mut());
+                self.numbers.frames_bare += 1;
+                self.numbers.frames_failed += 1;
+                *failure = Some((error, self.numbers.frames_failed));
+            }
+            _ => self.numbers.frames_bare += 1,
+        }
+        Next::Push(buffer)
+    }
+
+    fn meta_of(&self, stream: &Stream, mask: &Mask, shown: FrameTime) -> MaskMeta {
+        let spec = self.session.spec();
+        MaskMeta {
+            epoch: mask.epoch,
+            running_time_nanos: mask.time.running_nanos,
+            age_nanos: shown.since_nanos(mask.time),
+            frame: stream.format.size,
+            region: stream.region,
+            mask: Size::square(mask.side_px),
+            classes: spec.classes.clone(),
+            plane: glib::Bytes::from_owned(mask.labels.clone()),
+            model_id: spec.model_id.clone(),
+            carried: false,
+            untrained: spec.untrained,
+            confidence: None,
+            status: None,
+        }
+    }
+
+    /// For a frame that has no mask because the model failed: a plane that says so in every pixel, and why, for the
+    /// viewer.
+    fn fault_of(&self, stream: &Stream, error: &SegmentError, shown: FrameTime) -> MaskMeta {
+        let nothing = Mask {
+            labels: [NO_MASK].into(),
+            side_px: 1,
+            frame: 0,
+            time: shown,
+            epoch: stream.engine.epoch(),
+            probabilities: None,
+        };
+        MaskMeta {
+            status: Some(format!("no mask: {error}")),
+            ..self.meta_of(stream, &nothing, shown)
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Events: what ends an epoch, what waits its turn, what goes ahead.
+
+use super::imp::{CAT, Infer};
+use super::picture::Format;
+use super::state::Held;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use gstreamer as gst;
+
+impl Infer {
+    pub(super) fn sink_event(&self, event: gst::Event) -> bool {
+        use gst::EventView;
+        match event.view() {
+            EventView::FlushStart(_) => {
+                // Not serialised: the chain function may be waiting right now.
+                self.interrupt(true);
+                self.forward(event)
+            }
+            EventView::FlushStop(_) => {
+                self.discard_waiting();
+                if let Some(state) = self.state().as_mut() {
+                    state.segment = gst::FormattedSegment::new();
+                }
+                self.interrupt(false);
+                self.forward(event)
+            }
+            EventView::Caps(caps) if self.has_caps(caps.caps()) => self.queue_event(event),
+            EventView::Caps(caps) => {
+                let _ = self.end_epoch();
+                if let Err(message) = self.set_caps(caps.caps()) {
+                    self.post_error_message(message);
+                    return false;
+                }
+                self.forward(event)
+            }
+            EventView::Segment(segment) => {
+                let _ = self.end_epoch();
+                match segment.segment().downcast_ref::<gst::ClockTime>() {
+                    Some(time) => {
+                        if let Some(state) = self.state().as_mut() {
+                            state.segment = time.clone();
+                        }
+                        self.forward(event)
+                    }
+                    None => {
+                        let format = segment.segment().format();
+                        gst::element_imp_error!(
+                            self,
+                            gst::StreamError::Format,
+                            ("the segment is in {format:?}, but it has to be in time")
+                        );
+                        false
+                    }
+                }
+            }
+            EventView::Gap(_) => {
+                let _ = self.drain_for_gap();
+                self.forward(event)
+            }
+            EventView::StreamStart(_) | EventView::Eos(_) => {
+                let _ = self.end_epoch();
+                self.forward(event)
+            }
+            _ if event.is_serialized() => self.queue_event(event),
+            _ => self.forward(event),
+        }
+    }
+
+    /// Whether the stream goes on with the caps it has.
+    fn has_caps(&self, caps: &gst::CapsRef) -> bool {
+        let state = self.state();
+        state
+            .as_ref()
+            .is_some_and(|state| state.caps.as_deref() == Some(caps))
+    }
+
+    fn forward(&self, event: gst::Event) -> bool {
+        gst::Pad::event_default(&self.sinkpad, Some(&*self.obj()), event)
+    }
+
+    /// Keeps an event between the frames it came between.
+    fn queue_event(&self, event: gst::Event) -> bool {
+        {
+            let mut state = self.state();
+            if let Some(state) = state.as_mut()
+                && !state.held.is_empty()
+            {
+                state.held.push_back(Held::Event(event));
+                return true;
+            }
+        }
+        self.forward(event)
+    }
+
+    /// Begins a stream for new caps. The element goes on without masks where they cannot be made for such frames,
+    /// and says so.
+    fn set_caps(&self, caps: &gst::CapsRef) -> Result<(), gst::ErrorMessage> {
+        let format = Format::from_caps(caps)
+            .map_err(|error| gst::error_msg!(gst::StreamError::Format, ("{error}")))?;
+        let mut latency = gst::query::Latency::new();
+        let live_source = self.sinkpad.peer_query(&mut latency) && latency.result().0;
+        gst::debug!(
+            CAT,
+            imp = self,
+            "{caps:?} from a source that is live: {live_source}"
+        );
+        let begun = match self.state().as_mut() {
+            Some(state) => {
+                let begun = state.begin_stream(format, live_source);
+                state.caps = begun.is_ok().then(|| caps.to_owned());
+                begun
+            }
+            None => return Ok(()),
+        };
+        match begun {
+            Ok(None) => Ok(()),
+            Ok(Some(error)) => {
+                gst::element_imp_warning!(
+                    self,
+                    gst::LibraryError::Settings,
+                    ("no masks for this stream: {error}")
+                );
+                Ok(())
+            }
+            Err(error) => Err(gst::error_msg!(gst::LibraryError::Settings, ("{error}"))),
+        }
+    }
+}

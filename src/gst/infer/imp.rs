@@ -1,0 +1,313 @@
+//! The element's class: object, properties, pads and state changes.
+
+use super::session::{Session, clock};
+use super::settings::{self, Settings};
+use super::state::State;
+use crate::stream::{Clock, Open};
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use gstreamer as gst;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
+pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "masaminfer",
+        gst::DebugColorFlags::empty(),
+        Some("MA-SAM inference"),
+    )
+});
+
+/// What `gst-inspect-1.0` shows.
+const EXAMPLE: &str = "gst-launch-1.0 filesrc location=in.mp4 ! decodebin ! videoconvert ! masaminfer \
+                       model=demo.safetensors ! masamoverlay ! videoconvert ! autovideosink";
+
+/// The element. Of its locks only one is held at a time.
+pub struct Infer {
+    pub(super) sinkpad: gst::Pad,
+    pub(super) srcpad: gst::Pad,
+    settings: Mutex<Settings>,
+    opener: Mutex<Option<Open>>,
+    session: Mutex<Option<Session>>,
+    state: Mutex<Option<State>>,
+    /// Threads of hung forward passes that were left to themselves.
+    detached: AtomicU32,
+    /// Behind arrival times; the workers' clock.
+    clock: Clock,
+}
+
+impl Infer {
+    pub(super) fn settings(&self) -> MutexGuard<'_, Settings> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn session(&self) -> MutexGuard<'_, Option<Session>> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, Option<State>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_opener(&self, opener: Open) {
+        *self.opener.lock().unwrap_or_else(PoisonError::into_inner) = Some(opener);
+    }
+
+    /// Monotonic nanoseconds.
+    pub(super) fn now_nanos(&self) -> u64 {
+        (self.clock)()
+    }
+
+    /// NULL to READY: opens the model and starts its worker.
+    fn open(&self) -> Result<(), gst::ErrorMessage> {
+        let settings = self.settings().clone();
+        let injected = self.opener.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let is_named = injected.is_some() || settings.model.is_some();
+        let detached = self.detached.load(Ordering::Relaxed);
+        let session = Session::open(settings, injected, detached).map_err(|error| match error {
+            crate::Error::Config { .. } | crate::Error::Several(_) if is_named => {
+                gst::error_msg!(gst::LibraryError::Settings, ("{error}"))
+            }
+            crate::Error::Config { .. } => gst::error_msg!(gst::ResourceError::NotFound, ("{error}")),
+            error => gst::error_msg!(
+                gst::ResourceError::OpenRead,
+                ("could not open the model: {error}")
+            ),
+        })?;
+        let spec = session.spec();
+        gst::info!(CAT, imp = self, "model {} on {}", spec.model_id, spec.device);
+        if let Some(cause) = session.supervisor.off() {
+            gst::element_imp_warning!(self, gst::StreamError::Failed, ("inference stays off: {cause}"));
+        }
+        *self.session() = Some(session);
+        Ok(())
+    }
+
+    /// READY to PAUSED: properties may have been set since the model was opened.
+    fn renew(&self) -> Result<(), gst::ErrorMessage> {
+        let settings = self.settings().clone();
+        let renewed = match &*self.session() {
+            Some(session) => session.renewed(settings),
+            None => Ok(None),
+        };
+        match renewed {
+            Ok(Some(session)) => *self.session() = Some(session),
+            Ok(None) => {
+                self.close();
+                self.open()?;
+            }
+            Err(error) => return Err(gst::error_msg!(gst::LibraryError::Settings, ("{error}"))),
+        }
+        Ok(())
+    }
+
+    fn report(&self, result: Result<(), gst::ErrorMessage>) -> Result<(), gst::StateChangeError> {
+        result.map_err(|message| {
+            self.post_error_message(message);
+            gst::StateChangeError
+        })
+    }
+
+    /// READY to NULL.
+    fn close(&self) {
+        let Some(session) = self.session().take() else {
+            return;
+        };
+        let detached = session.close();
+        if detached > self.detached.swap(detached, Ordering::Relaxed) {
+            gst::warning!(
+                CAT,
+                imp = self,
+                "a forward pass did not end in time; its thread ends after it"
+            );
+        }
+    }
+
+    fn stats(&self) -> gst::Structure {
+        let worker = self
+            .session()
+            .as_ref()
+            .map(|session| session.supervisor.stats())
+            .unwrap_or_default();
+        let (detached, off) = match &*self.session() {
+            Some(session) => (session.supervisor.detached(), session.supervisor.off().is_some()),
+            None => (self.detached.load(Ordering::Relaxed), false),
+        };
+        let state = self.state();
+        let numbers = state
+            .as_ref()
+            .map(|state| state.numbers.clone())
+            .unwrap_or_default();
+        let counts = state.as_ref().map(State::counts).unwrap_or_default();
+        let stream = state.as_ref().and_then(|state| state.stream.as_ref());
+        let mut stats = gst::Structure::builder("masaminfer-stats")
+            .field("frames-in", numbers.frames_in)
+            .field("frames-out", numbers.frames_out)
+            .field("frames-without-mask", numbers.frames_bare)
+            .field("frames-unreadable", numbers.frames_unread)
+            .field("frames-copied", numbers.frames_copied)
+            .field("clips-run", counts.clips_run)
+            .field("clips-skipped", counts.clips_skipped)
+            .field("clips-failed", counts.clips_failed)
+            .field("answers-stale", counts.answers_stale)
+            .field("epoch", state.as_ref().map_or(0, State::epoch))
+            .field("live", stream.is_some_and(|stream| stream.live))
+            .field("inference-off", off)
+            .field("passes", worker.passes)
+            .field("restarts", worker.restarts)
+            .field("detached", detached)
+            .field("largest-batch", worker.largest_batch as u64)
+            .build();
+        // Quantiles of nothing are left out.
+        for (name, recent, per_cent) in [
+            ("mask-age-p50", &numbers.age_nanos, 50),
+            ("mask-age-p95", &numbers.age_nanos, 95),
+            ("mask-age-p99", &numbers.age_nanos, 99),
+            ("forward-p50", &worker.forward_nanos, 50),
+            ("forward-p99", &worker.forward_nanos, 99),
+        ] {
+            if let Some(value) = recent.percentile(per_cent) {
+                stats.set(name, value);
+            }
+        }
+        stats
+    }
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for Infer {
+    const NAME: &'static str = "MasamInfer";
+    type Type = super::Infer;
+    type ParentType = gst::Element;
+
+    fn with_class(class: &Self::Class) -> Self {
+        // Both templates are in `pad_templates` below, so they are there.
+        #[allow(
+            clippy::expect_used,
+            reason = "a class without its own templates cannot exist"
+        )]
+        let template = |name| class.pad_template(name).expect("the class has its templates");
+        let sinkpad = gst::Pad::builder_from_template(&template("sink"))
+            .chain_function(|_, parent, buffer| {
+                Infer::catch_panic_pad_function(
+                    parent,
+                    || Err(gst::FlowError::Error),
+                    |infer| infer.sink_chain(buffer),
+                )
+            })
+            .event_function(|_, parent, event| {
+                Infer::catch_panic_pad_function(parent, || false, |infer| infer.sink_event(event))
+            })
+            .query_function(|_, parent, query| {
+                Infer::catch_panic_pad_function(parent, || false, |infer| infer.sink_query(query))
+            })
+            .flags(gst::PadFlags::PROXY_CAPS)
+            .build();
+        let srcpad = gst::Pad::builder_from_template(&template("src"))
+            .query_function(|_, parent, query| {
+                Infer::catch_panic_pad_function(parent, || false, |infer| infer.src_query(query))
+            })
+            .flags(gst::PadFlags::PROXY_CAPS)
+            .build();
+        Self {
+            sinkpad,
+            srcpad,
+            settings: Mutex::default(),
+            opener: Mutex::default(),
+            session: Mutex::default(),
+            state: Mutex::default(),
+            detached: AtomicU32::new(0),
+            clock: clock(),
+        }
+    }
+}
+
+impl ObjectImpl for Infer {
+    fn properties() -> &'static [glib::ParamSpec] {
+        settings::properties()
+    }
+
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        gst::info!(CAT, imp = self, "{} = {value:?}", pspec.name());
+        self.settings().set(pspec.name(), value);
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        if pspec.name() == "stats" {
+            return self.stats().to_value();
+        }
+        self.settings()
+            .get(pspec.name())
+            .unwrap_or_else(|| pspec.default_value().clone())
+    }
+
+    fn constructed(&self) {
+        self.parent_constructed();
+        let element = self.obj();
+        for pad in [&self.sinkpad, &self.srcpad] {
+            if let Err(error) = element.add_pad(pad) {
+                gst::error!(CAT, imp = self, "could not add a pad: {error}");
+            }
+        }
+    }
+}
+
+impl GstObjectImpl for Infer {}
+
+impl ElementImpl for Infer {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::with_additional(
+                "MA-SAM inference",
+                "Filter/Analyzer/Video",
+                "Attaches instrument and anatomy masks of an MA-SAM model to video frames (research software, not a \
+                 medical device)",
+                "The masam developers",
+                &[("example", EXAMPLE)],
+            )
+        });
+        Some(&METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            let caps = super::caps();
+            [("sink", gst::PadDirection::Sink), ("src", gst::PadDirection::Src)]
+                .into_iter()
+                .filter_map(|(name, way)| {
+                    gst::PadTemplate::new(name, way, gst::PadPresence::Always, &caps).ok()
+                })
+                .collect()
+        });
+        &TEMPLATES
+    }
+
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        gst::debug!(CAT, imp = self, "{transition:?}");
+        match transition {
+            gst::StateChange::NullToReady => self.report(self.open())?,
+            gst::StateChange::ReadyToPaused => {
+                self.report(self.renew())?;
+                let session = self.session().clone().ok_or(gst::StateChangeError)?;
+                *self.state() = Some(State::new(session));
+            }
+            // Wakes a chain function that waits, so that the pads can be deactivated.
+            gst::StateChange::PausedToReady => self.interrupt(true),
+            _ => (),
+        }
+        let success = self.parent_change_state(transition)?;
+        match transition {
+            gst::StateChange::PausedToReady => {
+                self.discard_waiting();
+                *self.state() = None;
+            }
+            gst::StateChange::ReadyToNull => self.close(),
+            _ => (),
+        }
+        Ok(success)
+    }
+}

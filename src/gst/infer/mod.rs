@@ -1,0 +1,62 @@
+//! `masaminfer`: video in, the same video out, with the masks of an MA-SAM model attached to its frames.
+//!
+//! ```text
+//! gst-launch-1.0 filesrc location=in.mp4 ! decodebin ! videoconvert ! masaminfer model=demo.safetensors \
+//!     ! masamoverlay ! videoconvert ! autovideosink
+//! ```
+//!
+//! The element does not touch pixels. It shows each frame to a [`crate::stream::Engine`], which a worker thread
+//! serves, and attaches [`crate::gst::meta::MaskMeta`]. No lock is held while the model runs.
+
+use crate::geometry::MAX_FRAME_SIDE_PX;
+use gst::glib;
+use gst::prelude::*;
+use gstreamer as gst;
+use gstreamer_video as gst_video;
+
+mod chain;
+mod events;
+mod imp;
+mod picture;
+mod pool;
+mod queries;
+mod session;
+mod settings;
+mod state;
+
+pub use settings::{Emit, Mode};
+
+glib::wrapper! {
+    /// The element; its properties are documented by `gst-inspect-1.0 masaminfer`.
+    pub struct Infer(ObjectSubclass<imp::Infer>) @extends gst::Element, gst::Object;
+}
+
+impl Infer {
+    /// Has the element use what `open` gives instead of loading `model`: for tests, and for programs that bring
+    /// their own [`crate::segmenter::Segmenter`]. Called at every change from NULL to READY.
+    pub fn set_segmenter<F>(&self, open: F)
+    where
+        F: Fn() -> crate::Result<Box<dyn crate::segmenter::Segmenter>> + Send + Sync + 'static,
+    {
+        use glib::subclass::prelude::ObjectSubclassIsExt;
+        self.imp().set_opener(std::sync::Arc::new(open));
+    }
+}
+
+/// The frames it takes, and gives.
+pub(crate) fn caps() -> gst::Caps {
+    let side = 1..=MAX_FRAME_SIDE_PX as i32;
+    gst_video::VideoCapsBuilder::new()
+        .format_list(picture::FORMATS)
+        .width_range(side.clone())
+        .height_range(side)
+        .build()
+}
+
+/// Adds the element to `plugin`.
+///
+/// # Errors
+/// GStreamer refuses it, for example because the name is taken.
+pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    gst::Element::register(Some(plugin), "masaminfer", gst::Rank::NONE, Infer::static_type())
+}

@@ -1,0 +1,129 @@
+//! Queries: how many buffers we keep, and how late we are.
+
+use super::imp::{CAT, Infer};
+use super::state::State;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use gstreamer as gst;
+
+impl Infer {
+    pub(super) fn sink_query(&self, query: &mut gst::QueryRef) -> bool {
+        use gst::QueryViewMut;
+        match query.view_mut() {
+            QueryViewMut::Allocation(allocation) => self.answer_allocation(allocation),
+            QueryViewMut::Drain(_) => {
+                // Upstream wants its buffers back.
+                let _ = self.drain_for_gap();
+                self.srcpad.peer_query(query)
+            }
+            _ => gst::Pad::query_default(&self.sinkpad, Some(&*self.obj()), query),
+        }
+    }
+
+    pub(super) fn src_query(&self, query: &mut gst::QueryRef) -> bool {
+        use gst::QueryViewMut;
+        match query.view_mut() {
+            QueryViewMut::Latency(latency) => self.answer_latency(latency),
+            _ => gst::Pad::query_default(&self.srcpad, Some(&*self.obj()), query),
+        }
+    }
+
+    /// Downstream's answer, with the buffers that we keep added to what its pools need.
+    fn answer_allocation(&self, query: &mut gst::query::Allocation) -> bool {
+        let answered = self.srcpad.peer_query(query.query_mut());
+        let pools: Vec<_> = query.allocation_pools().collect();
+        let held = match self.state().as_mut() {
+            Some(state) => {
+                state.pools.downstream = pools.iter().map(|(_, _, min, _)| *min).max().unwrap_or(0);
+                state.stream.as_ref().map_or(0, |stream| stream.held_frames)
+            }
+            None => 0,
+        };
+        if held == 0 {
+            return answered;
+        }
+        for (index, (pool, size, min, max)) in (0..).zip(&pools) {
+            let more = |count: u32| count.saturating_add(held);
+            let max = if *max == 0 { 0 } else { more(*max) };
+            query.set_nth_allocation_pool(index, pool.as_ref(), *size, more(*min), max);
+        }
+        if pools.is_empty() {
+            let info = query
+                .caps()
+                .and_then(|caps| gstreamer_video::VideoInfo::from_caps(caps).ok());
+            let size = info.and_then(|info| u32::try_from(info.size()).ok()).unwrap_or(0);
+            query.add_allocation_pool(gst::BufferPool::NONE, size, held, 0);
+        }
+        gst::debug!(
+            CAT,
+            imp = self,
+            "{held} more buffers for the frames that we keep: {query:?}"
+        );
+        true
+    }
+
+    /// Upstream's latency and ours.
+    fn answer_latency(&self, query: &mut gst::query::Latency) -> bool {
+        let mut upstream = gst::query::Latency::new();
+        if !self.sinkpad.peer_query(&mut upstream) {
+            return false;
+        }
+        let (live, min, max) = upstream.result();
+        let own = self
+            .state()
+            .as_mut()
+            .map_or(gst::ClockTime::ZERO, State::declare_latency);
+        gst::debug!(CAT, imp = self, "upstream {min} to {max:?}, ours {own}");
+        query.set(live, min + own, max.map(|max| max + own));
+        true
+    }
+}
+
+impl State {
+    /// Live: the delay, and the time to the frame that ends it. Exact: the look-ahead and a forward pass.
+    fn declare_latency(&mut self) -> gst::ClockTime {
+        let forward = self
+            .session
+            .supervisor
+            .stats()
+            .forward_nanos
+            .percentile(99)
+            .unwrap_or(0);
+        let Some(stream) = &self.stream else {
+            return gst::ClockTime::ZERO;
+        };
+        let frame = stream.format.frame_nanos().unwrap_or(0);
+        let own = match (stream.live, stream.delay_nanos) {
+            (true, 0) => 0,
+            (true, delay) => delay.saturating_add(frame),
+            (false, _) => {
+                self.forward_declared_nanos = forward;
+                frame
+                    .saturating_mul(stream.window.look_ahead_frames() as u64)
+                    .saturating_add(forward)
+            }
+        };
+        gst::ClockTime::from_nseconds(own)
+    }
+
+    /// Whether forward passes take so much longer than the last LATENCY answer said that it should be asked for again.
+    /// Exact mode only: in live mode nothing waits for them.
+    pub(super) fn latency_has_grown(&mut self) -> bool {
+        let forward = self
+            .session
+            .supervisor
+            .stats()
+            .forward_nanos
+            .percentile(99)
+            .unwrap_or(0);
+        let grown = forward
+            > self
+                .forward_declared_nanos
+                .saturating_add(self.forward_declared_nanos / 4);
+        if grown {
+            // Until the answer is asked for, which nobody has to do.
+            self.forward_declared_nanos = forward;
+        }
+        grown
+    }
+}

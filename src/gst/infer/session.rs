@@ -1,0 +1,192 @@
+//! The model behind an element, from READY on: of its own, or shared with elements of the same `model-instance-id`.
+
+use super::settings::{Mode, Roi, Settings};
+use crate::error::{Error, Result};
+use crate::segmenter::SegmenterSpec;
+use crate::stream::live::check_emit;
+use crate::stream::worker::Stopped;
+use crate::stream::{Clock, Open, Priority, Supervisor, WorkerConfig};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+/// How long a forward pass may hold up the way to NULL; after that its thread is left to itself.
+const STOP_WITHIN: Duration = Duration::from_millis(500);
+
+/// A model that is open, and the wishes it was opened with.
+#[derive(Clone)]
+pub(super) struct Session {
+    pub supervisor: Arc<Supervisor>,
+    /// The settings as they were when the model was opened.
+    pub settings: Arc<Settings>,
+    pub roi: Roi,
+}
+
+/// Monotonic time of this process.
+pub(super) fn clock() -> Clock {
+    static BEGUN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    let begun = *BEGUN.get_or_init(Instant::now);
+    Arc::new(move || u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// What a model was opened with: elements that share one have to agree on it, and a change of it means opening
+/// another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Opened {
+    id: String,
+    model: Option<PathBuf>,
+    device: String,
+    precision: String,
+}
+
+impl Opened {
+    fn with(settings: &Settings) -> Self {
+        Self {
+            id: settings.model_instance_id.clone(),
+            model: settings.model.clone(),
+            device: settings.device.clone(),
+            precision: settings.precision.clone(),
+        }
+    }
+}
+
+/// Models in use under an id.
+static INSTANCES: Mutex<Vec<(Opened, Weak<Supervisor>)>> = Mutex::new(Vec::new());
+
+impl Session {
+    /// Checks the settings and opens the model with `injected`, or from its file. `detached` counts threads that this
+    /// element has had to leave to themselves.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for settings that no stream could satisfy, else what opening gave.
+    pub fn open(settings: Settings, injected: Option<Open>, detached: u32) -> Result<Self> {
+        let options = settings.open_options()?;
+        let roi = settings.roi()?;
+        let open = match (injected, settings.model.clone()) {
+            (Some(open), _) => open,
+            (None, Some(path)) => {
+                Arc::new(move || crate::runtime::open(&path, &options).map_err(|error| named(error, &path)))
+                    as Open
+            }
+            (None, None) => return Err(Error::config("model", "not set", "it has to name a model file")),
+        };
+        let supervisor = if settings.model_instance_id.is_empty() {
+            Arc::new(start(&settings, open, detached)?)
+        } else {
+            share(&settings, open, detached)?
+        };
+        let session = Self {
+            supervisor,
+            settings: Arc::new(settings),
+            roi,
+        };
+        match session.checked() {
+            Ok(()) => Ok(session),
+            Err(error) => {
+                session.close();
+                Err(error)
+            }
+        }
+    }
+
+    /// The same model under other settings; `None` when they ask for another model.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub fn renewed(&self, settings: Settings) -> Result<Option<Self>> {
+        let asks_for = |settings: &Settings| {
+            (
+                Opened::with(settings),
+                settings.watchdog_nanos,
+                priority(settings),
+            )
+        };
+        if asks_for(&self.settings) != asks_for(&settings) {
+            return Ok(None);
+        }
+        let roi = settings.roi()?;
+        let session = Self {
+            supervisor: Arc::clone(&self.supervisor),
+            settings: Arc::new(settings),
+            roi,
+        };
+        session.checked().map(|()| Some(session))
+    }
+
+    /// Settings that no stream could satisfy are refused before the first frame.
+    fn checked(&self) -> Result<()> {
+        if self.settings.mode == Mode::Live {
+            check_emit(self.settings.emit.into())?;
+        }
+        self.settings.window(self.spec(), None).map(|_| ())
+    }
+
+    /// What the model wants and gives.
+    pub fn spec(&self) -> &SegmenterSpec {
+        self.supervisor.spec()
+    }
+
+    /// Ends the worker unless other elements use it. Gives the number of threads that were left to themselves.
+    pub fn close(self) -> u32 {
+        // Only the last of those that share it gets hold of it.
+        Arc::into_inner(self.supervisor).map_or(0, |supervisor| {
+            let before = supervisor.detached();
+            match supervisor.stop(STOP_WITHIN) {
+                Stopped::Detached => before + 1,
+                Stopped::Joined => before,
+            }
+        })
+    }
+}
+
+/// Files are named in their own errors; other errors get the path in front.
+fn named(error: Error, path: &std::path::Path) -> Error {
+    match error {
+        Error::File { .. } => error,
+        other => Error::file(path, other),
+    }
+}
+
+fn priority(settings: &Settings) -> Priority {
+    match settings.mode {
+        Mode::Exact => Priority::Inherited,
+        Mode::Auto | Mode::Live => Priority::Lowest,
+    }
+}
+
+fn start(settings: &Settings, open: Open, detached: u32) -> Result<Supervisor> {
+    let priority = priority(settings);
+    let config = WorkerConfig {
+        name: "masam-infer".into(),
+        clock: clock(),
+        priority,
+    };
+    Supervisor::start(config, open, settings.watchdog_nanos, detached)
+}
+
+/// The model that is open under this id, or a new one. Elements that start together wait for each other here, so that
+/// it is opened once.
+fn share(settings: &Settings, open: Open, detached: u32) -> Result<Arc<Supervisor>> {
+    let wanted = Opened::with(settings);
+    let mut instances = INSTANCES.lock().unwrap_or_else(PoisonError::into_inner);
+    instances.retain(|(_, supervisor)| supervisor.strong_count() > 0);
+    if let Some((shared, supervisor)) = instances.iter().find(|(shared, _)| shared.id == wanted.id)
+        && let Some(supervisor) = supervisor.upgrade()
+    {
+        if *shared == wanted {
+            return Ok(supervisor);
+        }
+        let bound = format!("another element uses that id with {shared:?}, and this one has {wanted:?}");
+        drop(instances);
+        Session {
+            supervisor,
+            settings: Arc::new(settings.clone()),
+            roi: Roi::None,
+        }
+        .close();
+        return Err(Error::config("model-instance-id", &wanted.id, bound));
+    }
+    let supervisor = Arc::new(start(settings, open, detached)?);
+    instances.push((wanted, Arc::downgrade(&supervisor)));
+    Ok(supervisor)
+}

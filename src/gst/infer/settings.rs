@@ -1,0 +1,323 @@
+//! What the user wishes: one default feeds the fields and the property specifications.
+
+use crate::error::{Error, Result};
+use crate::geometry::{Rect, Size};
+use crate::runtime::OpenOptions;
+use crate::segmenter::SegmenterSpec;
+use crate::stream::Spacing;
+use crate::stream::window::{MAX_STRIDE_FRAMES, Window};
+use gst::glib;
+use gst::prelude::*;
+use gstreamer as gst;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+/// The property `mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "MasamInferMode")]
+pub enum Mode {
+    /// Follows the latency query, unless `emit` looks ahead.
+    #[default]
+    #[enum_value(name = "live for live sources with emit=newest, else exact", nick = "auto")]
+    Auto,
+    /// The video never waits.
+    #[enum_value(name = "the video never waits; masks come when they come", nick = "live")]
+    Live,
+    /// Every frame leaves with its own mask.
+    #[enum_value(name = "every frame leaves with its own mask", nick = "exact")]
+    Exact,
+}
+
+/// The property `emit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "MasamInferEmit")]
+pub enum Emit {
+    /// As [`crate::stream::Emit::Newest`].
+    #[default]
+    #[enum_value(name = "the clip's newest output: no look-ahead", nick = "newest")]
+    Newest,
+    /// As [`crate::stream::Emit::Centre`].
+    #[enum_value(name = "the clip's middle output: looks two strides ahead", nick = "centre")]
+    Centre,
+    /// As [`crate::stream::Emit::Ensemble`].
+    #[enum_value(
+        name = "mean over all clips with the frame: looks four strides ahead",
+        nick = "ensemble"
+    )]
+    Ensemble,
+}
+
+impl From<Emit> for crate::stream::Emit {
+    fn from(emit: Emit) -> Self {
+        match emit {
+            Emit::Newest => crate::stream::Emit::Newest,
+            Emit::Centre => crate::stream::Emit::Centre,
+            Emit::Ensemble => crate::stream::Emit::Ensemble,
+        }
+    }
+}
+
+/// Property values.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Settings {
+    pub model: Option<PathBuf>,
+    pub device: String,
+    pub precision: String,
+    pub mode: Mode,
+    pub emit: Emit,
+    pub hop: u32,
+    /// 0: from the model file.
+    pub frame_stride: u32,
+    pub model_instance_id: String,
+    pub max_mask_age_nanos: u64,
+    pub video_delay_nanos: u64,
+    pub watchdog_nanos: u64,
+    pub roi: String,
+}
+
+/// Longest delay of the video: frames of this time are kept.
+const MAX_DELAY_NANOS: u64 = 10_000_000_000;
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            model: None,
+            device: "auto".into(),
+            precision: "auto".into(),
+            mode: Mode::default(),
+            emit: Emit::default(),
+            hop: 1,
+            frame_stride: 0,
+            model_instance_id: String::new(),
+            max_mask_age_nanos: 500_000_000,
+            video_delay_nanos: 0,
+            watchdog_nanos: 30_000_000_000,
+            roi: "auto".into(),
+        }
+    }
+}
+
+/// The property `roi`, read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Roi {
+    None,
+    Auto,
+    Given(Rect),
+}
+
+impl Settings {
+    /// How to open the model.
+    pub fn open_options(&self) -> Result<OpenOptions> {
+        Ok(OpenOptions {
+            device: self.device.parse()?,
+            precision: self.precision.parse()?,
+            ..Default::default()
+        })
+    }
+
+    /// The region of interest.
+    pub fn roi(&self) -> Result<Roi> {
+        match self.roi.trim() {
+            "auto" => Ok(Roi::Auto),
+            "none" => Ok(Roi::None),
+            text => Rect::parse(text).map(Roi::Given).map_err(|_| {
+                Error::config(
+                    "roi",
+                    text,
+                    "it has to be x,y,width,height in pixels, auto or none",
+                )
+            }),
+        }
+    }
+
+    /// How clips are cut from a stream with `frame_nanos` between frames, where that is known.
+    pub fn window(&self, spec: &SegmenterSpec, frame_nanos: Option<u64>) -> Result<Window> {
+        let window = Window {
+            clip_frames: spec.clip_frames,
+            emit: self.emit.into(),
+            hop_frames: self.hop as usize,
+            stride_frames: self.stride(spec, frame_nanos),
+        };
+        window.validate()?;
+        Ok(window)
+    }
+
+    /// Source frames between two frames of a clip: as given, or as many as come closest to the model's interval.
+    /// One where either is unknown.
+    fn stride(&self, spec: &SegmenterSpec, frame_nanos: Option<u64>) -> usize {
+        if self.frame_stride > 0 {
+            return self.frame_stride as usize;
+        }
+        match (spec.frame_interval_nanos, frame_nanos) {
+            (Some(interval), Some(frame)) if frame > 0 => {
+                let frames = (interval.saturating_add(frame / 2) / frame).clamp(1, MAX_STRIDE_FRAMES as u64);
+                frames as usize
+            }
+            _ => 1,
+        }
+    }
+
+    /// The same for live mode, where the model's interval is kept in time when the caps name no rate.
+    pub fn spacing(&self, spec: &SegmenterSpec, frame_nanos: Option<u64>) -> Spacing {
+        match (self.frame_stride, spec.frame_interval_nanos, frame_nanos) {
+            (0, Some(interval), None) if interval > 0 => Spacing::Nanos(interval),
+            _ => Spacing::Frames(self.stride(spec, frame_nanos)),
+        }
+    }
+
+    /// The given region, which has to lie inside a frame of `size`.
+    pub fn checked_region(&self, rect: Rect, size: Size) -> Result<Rect> {
+        if rect.fits(size) {
+            return Ok(rect);
+        }
+        let bound = format!(
+            "it has to lie inside the frame of {}x{}",
+            size.width_px, size.height_px
+        );
+        Err(Error::config("roi", &self.roi, bound))
+    }
+}
+
+/// The specifications of all properties.
+pub(super) fn properties() -> &'static [glib::ParamSpec] {
+    static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+        let default = Settings::default();
+        vec![
+            glib::ParamSpecString::builder("model")
+                .nick("Model")
+                .blurb("Path of the model file (.safetensors as written by masam convert)")
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecString::builder("device")
+                .nick("Device")
+                .blurb("What the model runs on: auto, cpu or cuda:N")
+                .default_value(Some(default.device.as_str()))
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecString::builder("precision")
+                .nick("Precision")
+                .blurb("Number format of the forward pass: auto, f32, bf16 or f16")
+                .default_value(Some(default.precision.as_str()))
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecEnum::builder_with_default("mode", default.mode)
+                .nick("Mode")
+                .blurb("Whether the video may wait for the model")
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecEnum::builder_with_default("emit", default.emit)
+                .nick("Emit")
+                .blurb("Which output of the clips that contain a frame becomes its mask")
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecUInt::builder("hop")
+                .nick("Hop")
+                .blurb("Frames served by one clip in exact mode; above 1 only with emit=newest and frame-stride=1")
+                .minimum(1)
+                .maximum(64)
+                .default_value(default.hop)
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecUInt::builder("frame-stride")
+                .nick("Frame stride")
+                .blurb("Source frames between two frames of a clip (0: from the model file and the frame rate)")
+                .maximum(MAX_STRIDE_FRAMES as u32)
+                .default_value(default.frame_stride)
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecString::builder("model-instance-id")
+                .nick("Model instance")
+                .blurb("Elements with the same id and model share one model, and their clips run together")
+                .default_value(Some(default.model_instance_id.as_str()))
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecUInt64::builder("max-mask-age")
+                .nick("Largest mask age")
+                .blurb("Live mode: masks of frames older than this, in ns, are not attached")
+                .default_value(default.max_mask_age_nanos)
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecUInt64::builder("video-delay")
+                .nick("Video delay")
+                .blurb("Live mode: hold the video for this time, in ns, so that a fast model's masks have age zero")
+                .maximum(MAX_DELAY_NANOS)
+                .default_value(default.video_delay_nanos)
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecUInt64::builder("watchdog")
+                .nick("Watchdog")
+                .blurb("Time in ns, and at least ten median passes, after which a forward pass counts as hung")
+                .minimum(1_000_000)
+                .default_value(default.watchdog_nanos)
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecString::builder("roi")
+                .nick("Region of interest")
+                .blurb(
+                    "Part of the frame the model sees: x,y,width,height in pixels, auto (the lit part, found from \
+                     the first frames) or none (all of it)",
+                )
+                .default_value(Some(default.roi.as_str()))
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
+                .nick("Statistics")
+                .blurb("Frames, clips, mask ages, pass times (ns) and faults since the element was started")
+                .read_only()
+                .build(),
+        ]
+    });
+    &PROPERTIES
+}
+
+impl Settings {
+    /// Stores a property. GObject has checked name, type and bounds; an unset string is the default.
+    pub fn set(&mut self, name: &str, value: &glib::Value) {
+        let text = |value: &glib::Value, default: &str| -> String {
+            value
+                .get::<Option<String>>()
+                .ok()
+                .flatten()
+                .unwrap_or_else(|| default.into())
+        };
+        let default = Settings::default();
+        match name {
+            "model" => self.model = value.get::<Option<String>>().ok().flatten().map(PathBuf::from),
+            "device" => self.device = text(value, &default.device),
+            "precision" => self.precision = text(value, &default.precision),
+            "mode" => self.mode = value.get().unwrap_or_default(),
+            "emit" => self.emit = value.get().unwrap_or_default(),
+            "hop" => self.hop = value.get().unwrap_or(default.hop),
+            "frame-stride" => self.frame_stride = value.get().unwrap_or(default.frame_stride),
+            "model-instance-id" => self.model_instance_id = text(value, &default.model_instance_id),
+            "max-mask-age" => self.max_mask_age_nanos = value.get().unwrap_or(default.max_mask_age_nanos),
+            "video-delay" => self.video_delay_nanos = value.get().unwrap_or(default.video_delay_nanos),
+            "watchdog" => self.watchdog_nanos = value.get().unwrap_or(default.watchdog_nanos),
+            "roi" => self.roi = text(value, &default.roi),
+            _ => {}
+        }
+    }
+
+    /// The value of a property other than `stats`.
+    pub fn get(&self, name: &str) -> Option<glib::Value> {
+        Some(match name {
+            "model" => self
+                .model
+                .as_ref()
+                .map(|path| path.to_string_lossy().into_owned())
+                .to_value(),
+            "device" => self.device.to_value(),
+            "precision" => self.precision.to_value(),
+            "mode" => self.mode.to_value(),
+            "emit" => self.emit.to_value(),
+            "hop" => self.hop.to_value(),
+            "frame-stride" => self.frame_stride.to_value(),
+            "model-instance-id" => self.model_instance_id.to_value(),
+            "max-mask-age" => self.max_mask_age_nanos.to_value(),
+            "video-delay" => self.video_delay_nanos.to_value(),
+            "watchdog" => self.watchdog_nanos.to_value(),
+            "roi" => self.roi.to_value(),
+            _ => return None,
+        })
+    }
+}

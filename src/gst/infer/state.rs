@@ -1,0 +1,324 @@
+//! What exists only while the element is started, PAUSED and above.
+
+use super::picture::Format;
+use super::pool::PoolWatch;
+use super::session::Session;
+use super::settings::{Mode, Roi};
+use crate::error::Result;
+use crate::geometry::{Orientation, Rect, Size};
+use crate::kernels::picture::region::RegionFinder;
+use crate::kernels::picture::resize::AreaResizer;
+use crate::kernels::picture::resize_reference::resize_reference;
+use crate::segmenter::{ModelFrame, Prompt, Resize, SegmentError, SegmenterSpec, StreamId};
+use crate::stream::engine::Counts;
+use crate::stream::stats::Recent;
+use crate::stream::worker::unique_stream;
+use crate::stream::{Emit, Engine, EngineConfig, ExactConfig, FrameTime, LiveConfig, Port, Window};
+use gstreamer as gst;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// From READY to PAUSED until PAUSED to READY. Behind a lock that is held for bookkeeping only: never while
+/// pushing, waiting, reading pixels or running the model.
+pub(super) struct State {
+    pub session: Session,
+    pub segment: gst::FormattedSegment<gst::ClockTime>,
+    pub caps: Option<gst::Caps>,
+    /// What the caps brought; `None` before them, or when masks cannot be made for them.
+    pub stream: Option<Stream>,
+    /// Frames and events in their order, waiting for the mask of the first frame.
+    pub held: VecDeque<Held>,
+    pub pools: PoolWatch,
+    pub numbers: Numbers,
+    /// Epoch of the next stream.
+    pub next_epoch: u64,
+    /// Whoever waits has to give up: a flush or the way to READY.
+    pub interrupted: bool,
+    /// Time of a forward pass that the last LATENCY answer counted with.
+    pub forward_declared_nanos: u64,
+}
+
+/// What depends on the caps.
+pub(super) struct Stream {
+    pub format: Format,
+    pub region: Rect,
+    pub engine: Engine,
+    pub id: StreamId,
+    /// `None` while inference is off.
+    pub port: Option<Arc<Port>>,
+    pub live: bool,
+    /// Frames that wait in the element at most.
+    pub held_frames: u32,
+    /// Of exact mode.
+    pub window: Window,
+    pub delay_nanos: u64,
+    /// Running time of the newest frame of the epoch that has one.
+    pub newest_nanos: Option<u64>,
+    /// Taken out by the streaming thread while it reads pixels.
+    pub eye: Option<Eye>,
+}
+
+/// Waits its turn.
+pub(super) enum Held {
+    /// A frame and its index in the engine; `None` for a frame that the engine could not be shown.
+    Frame {
+        buffer: gst::Buffer,
+        index: Option<u64>,
+        time: FrameTime,
+    },
+    /// A serialised event between frames.
+    Event(gst::Event),
+}
+
+/// Numbers of the property `stats`.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Numbers {
+    pub frames_in: u64,
+    pub frames_out: u64,
+    /// Frames that left without a mask.
+    pub frames_bare: u64,
+    /// Frames whose buffer could not be read.
+    pub frames_unread: u64,
+    /// Frames that were copied because their pool was too small.
+    pub frames_copied: u64,
+    /// Frames whose mask could not be computed; exact mode.
+    pub frames_failed: u64,
+    /// Of the masks attached.
+    pub age_nanos: Recent,
+    /// Of engines that are gone: of earlier caps.
+    pub counts_before: Counts,
+}
+
+impl State {
+    pub fn new(session: Session) -> Self {
+        Self {
+            session,
+            segment: gst::FormattedSegment::new(),
+            caps: None,
+            stream: None,
+            held: VecDeque::new(),
+            pools: PoolWatch::default(),
+            numbers: Numbers::default(),
+            next_epoch: 0,
+            interrupted: false,
+            forward_declared_nanos: 0,
+        }
+    }
+
+    /// Clips and frames over all engines since the element was started.
+    pub fn counts(&self) -> Counts {
+        let now = self
+            .stream
+            .as_ref()
+            .map(|stream| stream.engine.counts())
+            .unwrap_or_default();
+        self.numbers.counts_before + now
+    }
+
+    /// The current epoch.
+    pub fn epoch(&self) -> u64 {
+        self.stream
+            .as_ref()
+            .map_or(self.next_epoch, |stream| stream.engine.epoch())
+    }
+
+    /// Begins a stream of `format`, with its source live or not. Settings that fit no such stream are an error; a
+    /// region that does not fit these frames is given back, and the frames will go on without masks.
+    pub fn begin_stream(&mut self, format: Format, live_source: bool) -> Result<Option<crate::Error>> {
+        self.numbers.counts_before = self.counts();
+        if let Some(stream) = self.stream.take() {
+            self.next_epoch = stream.engine.epoch() + 1;
+        }
+        let spec = self.session.spec();
+        let settings = &self.session.settings;
+        let (region, finder) = match self.session.roi {
+            Roi::None => (format.size.rect(), None),
+            Roi::Auto => (format.size.rect(), Some(RegionFinder::default())),
+            Roi::Given(rect) => match settings.checked_region(rect, format.size) {
+                Ok(rect) => (rect, None),
+                Err(error) => return Ok(Some(error)),
+            },
+        };
+        let frame_nanos = format.frame_nanos();
+        let window = settings.window(spec, frame_nanos)?;
+        let live = match settings.mode {
+            Mode::Live => true,
+            Mode::Exact => false,
+            Mode::Auto => live_source && window.emit == Emit::Newest,
+        };
+        let id = unique_stream();
+        let prompt = Prompt::default();
+        let (config, delay_nanos) = if live {
+            let delay_nanos = settings.video_delay_nanos;
+            let config = LiveConfig {
+                stream: id,
+                clip_frames: spec.clip_frames,
+                spacing: settings.spacing(spec, frame_nanos),
+                max_age_nanos: settings.max_mask_age_nanos,
+                delay_nanos,
+                prompt,
+            };
+            (EngineConfig::Live(config), delay_nanos)
+        } else {
+            let config = ExactConfig {
+                stream: id,
+                window,
+                prompt,
+                keep_probabilities: false,
+            };
+            (EngineConfig::Exact(config), 0)
+        };
+        let held = match (live, frame_nanos) {
+            (false, _) => window.look_ahead_frames() as u64,
+            (true, _) if delay_nanos == 0 => 0,
+            (true, Some(frame)) => delay_nanos.div_ceil(frame.max(1)) + 1,
+            (true, None) => delay_nanos.div_ceil(UNKNOWN_FRAME_NANOS) + 1,
+        };
+        self.stream = Some(Stream {
+            region,
+            engine: Engine::new(self.next_epoch, config, spec)?,
+            id,
+            port: None,
+            live,
+            held_frames: u32::try_from(held).unwrap_or(u32::MAX),
+            window,
+            delay_nanos,
+            newest_nanos: None,
+            eye: Some(Eye::new(spec, live, finder)),
+            format,
+        });
+        self.renew_port();
+        Ok(None)
+    }
+
+    /// Sees to it that the stream has a port whose worker is there, unless inference is off. The clips of one that is
+    /// gone are given up.
+    pub fn renew_port(&mut self) {
+        let Some(stream) = &mut self.stream else { return };
+        if stream.port.as_ref().is_some_and(|port| !port.is_gone()) {
+            return;
+        }
+        if stream.port.take().is_some() {
+            stream
+                .engine
+                .abandon(&SegmentError::Forward("the forward pass was given up".into()));
+        }
+        if let Some(port) = self.session.supervisor.port(stream.id) {
+            if self.interrupted {
+                port.interrupt();
+            }
+            stream.port = Some(Arc::new(port));
+        }
+    }
+
+    /// Carries cut clips to the worker, and answers that are there to the engine.
+    pub fn exchange(&mut self) {
+        self.renew_port();
+        let Some(stream) = &mut self.stream else { return };
+        let Some(port) = &stream.port else {
+            while stream.engine.next_job().is_some() {}
+            let why = self
+                .session
+                .supervisor
+                .off()
+                .unwrap_or_else(|| "it has been stopped".into());
+            stream
+                .engine
+                .abandon(&SegmentError::Forward(format!("inference is off: {why}")));
+            return;
+        };
+        while let Some(job) = stream.engine.next_job() {
+            if !stream.live {
+                port.submit(job);
+            } else if let Some(older) = port.submit_latest(job) {
+                stream.engine.skip(&older);
+            }
+        }
+        while let Some(done) = port.try_take() {
+            stream.engine.accept(done);
+        }
+    }
+}
+
+/// Assumed between frames where the caps name no rate: 60 Hz, so that enough buffers are asked for.
+const UNKNOWN_FRAME_NANOS: u64 = 1_000_000_000 / 60;
+
+/// Looks at frames: keeps the tables of the resize between them.
+pub(super) struct Eye {
+    side_px: u32,
+    resize: Resize,
+    orientation: Orientation,
+    resizer: Option<AreaResizer>,
+    finder: Option<RegionFinder>,
+}
+
+impl Eye {
+    /// In live mode the area filter serves every model: the reference resize takes longer than a frame lasts.
+    pub fn new(spec: &SegmenterSpec, live: bool, finder: Option<RegionFinder>) -> Self {
+        let resize = if live { Resize::Area } else { spec.resize };
+        Self {
+            side_px: spec.side_px,
+            resize,
+            orientation: spec.orientation,
+            resizer: None,
+            finder,
+        }
+    }
+
+    /// The region of interest as the frame in `buffer` shows it; `None` when nothing new can be said of it.
+    ///
+    /// # Errors
+    /// A buffer that does not hold a picture of `format`.
+    pub fn find_region(&mut self, format: &Format, buffer: &gst::BufferRef) -> Result<Option<Rect>> {
+        let Some(finder) = self.finder.as_mut().filter(|finder| !finder.is_settled()) else {
+            return Ok(None);
+        };
+        let whole = format.size.rect();
+        let found = format.with_picture(buffer, whole, |picture, area| {
+            let rows = area.height_px;
+            Ok(finder.observe(picture, area).map(|found| (found, rows)))
+        })?;
+        // A field has every second row.
+        Ok(found.map(|(found, rows)| {
+            if rows < whole.height_px {
+                twice_as_high(found, format.size)
+            } else {
+                found
+            }
+        }))
+    }
+
+    /// `region` of the frame in `buffer` as the model's square.
+    ///
+    /// # Errors
+    /// A buffer that does not hold a picture of `format`.
+    pub fn look(&mut self, format: &Format, buffer: &gst::BufferRef, region: Rect) -> Result<ModelFrame> {
+        let bytes = Size::square(self.side_px).area() * 3;
+        let mut rgb: Arc<[u8]> = std::iter::repeat_n(0, bytes).collect();
+        // Nobody else has it yet.
+        if let Some(square) = Arc::get_mut(&mut rgb) {
+            format.with_picture(buffer, region, |picture, region| match self.resize {
+                Resize::Reference => {
+                    resize_reference(picture, region, self.side_px, self.orientation, square)
+                }
+                Resize::Area => {
+                    let resizer = match &mut self.resizer {
+                        Some(resizer) if resizer.region() == region.size() => resizer,
+                        slot => slot.insert(AreaResizer::new(region.size(), self.side_px)?),
+                    };
+                    resizer.resize(picture, region, self.orientation, square)
+                }
+            })?;
+        }
+        Ok(ModelFrame { rgb })
+    }
+}
+
+fn twice_as_high(rect: Rect, frame: Size) -> Rect {
+    let y_px = rect.y_px * 2;
+    Rect {
+        y_px,
+        height_px: (rect.height_px * 2).min(frame.height_px - y_px),
+        ..rect
+    }
+}

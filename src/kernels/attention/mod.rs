@@ -1,0 +1,144 @@
+//! Attention with decomposed relative positions, over the whole grid or over square partitions of it.
+//!
+//! For a query at row a, column b and a key at row c, column d of the same span:
+//! ```text
+//! score = q.k / sqrt(head width) + q.rel_h[a - c + side - 1] + q.rel_w[b - d + side - 1]
+//! ```
+//! Where the grid is no multiple of a partition's side it is padded below and to the right. SAM pads before the
+//! qkv projection, so a padded token's key and value are the projection's bias: they take part in attention and are
+//! never computed as tokens.
+
+mod cpu;
+mod reference;
+
+use super::is_cpu_f32;
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+pub use reference::reference;
+
+/// How far a query sees, and in how many heads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Attention heads.
+    pub heads: usize,
+    /// Side of the square of tokens that see each other: a partition's, or the grid's for global attention.
+    pub side: usize,
+}
+
+/// Attention of every token over its span.
+///
+/// * `qkv`: `[images, height, width, 3 * heads * head_width]`, queries before keys before values, in tokens
+/// * `bias`: `[3 * heads * head_width]`, the qkv of a padded token
+/// * `relative`: `[2 * (2 * side - 1), head_width]`, the table of rows above the table of columns
+///
+/// Gives `[images, height, width, heads * head_width]`. Differentiable in all three.
+///
+/// # Errors
+/// Shapes that do not fit, or Candle's own.
+pub fn attention(qkv: &Tensor, bias: &Tensor, relative: &Tensor, span: Span) -> Result<Tensor> {
+    if is_cpu_f32(qkv) {
+        let (bias, relative) = (bias.contiguous()?, relative.contiguous()?);
+        qkv.contiguous()?
+            .apply_op3(&bias, &relative, AttentionOp { span })
+    } else {
+        reference(qkv, bias, relative, span)
+    }
+}
+
+/// The lengths that follow from the arguments' shapes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sizes {
+    images: usize,
+    height: usize,
+    width: usize,
+    heads: usize,
+    head_width: usize,
+    side: usize,
+}
+
+impl Sizes {
+    fn of(qkv: &[usize], bias: &[usize], relative: &[usize], span: Span) -> Result<Self> {
+        let wrong = || format!("attention: qkv {qkv:?}, bias {bias:?}, relative {relative:?}, {span:?}");
+        let [images, height, width, channels] = *qkv else {
+            bail!("{}", wrong())
+        };
+        if span.heads == 0 || span.side == 0 || !channels.is_multiple_of(3 * span.heads) {
+            bail!("{}", wrong());
+        }
+        let head_width = channels / 3 / span.heads;
+        if head_width == 0 || bias != [channels] || relative != [2 * (2 * span.side - 1), head_width] {
+            bail!("{}", wrong());
+        }
+        Ok(Self {
+            images,
+            height,
+            width,
+            heads: span.heads,
+            head_width,
+            side: span.side,
+        })
+    }
+
+    /// Partitions from top to bottom and from left to right.
+    fn partitions(&self) -> (usize, usize) {
+        (self.height.div_ceil(self.side), self.width.div_ceil(self.side))
+    }
+
+    /// Channels of the output.
+    fn channels(&self) -> usize {
+        self.heads * self.head_width
+    }
+
+    fn scale(&self) -> f64 {
+        1.0 / (self.head_width as f64).sqrt()
+    }
+}
+
+struct AttentionOp {
+    span: Span,
+}
+
+impl CustomOp3 for AttentionOp {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        qkv: &CpuStorage,
+        qkv_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+        relative: &CpuStorage,
+        relative_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let sizes = Sizes::of(
+            qkv_layout.dims(),
+            bias_layout.dims(),
+            relative_layout.dims(),
+            self.span,
+        )?;
+        let qkv = super::contiguous_f32(qkv, qkv_layout)?;
+        let bias = super::contiguous_f32(bias, bias_layout)?;
+        let relative = super::contiguous_f32(relative, relative_layout)?;
+        let output = cpu::attention(qkv, bias, relative, &sizes)?;
+        let shape = (sizes.images, sizes.height, sizes.width, sizes.channels());
+        Ok((CpuStorage::F32(output), shape.into()))
+    }
+
+    /// Runs the reference again with a gradient: the scores are never kept between the two passes.
+    fn bwd(
+        &self,
+        qkv: &Tensor,
+        bias: &Tensor,
+        relative: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let leaf = |t: &Tensor| candle_core::Var::from_tensor(&t.detach());
+        let (qkv, bias, relative) = (leaf(qkv)?, leaf(bias)?, leaf(relative)?);
+        let output = reference(&qkv, &bias, &relative, self.span)?;
+        let gradients = (output * grad.detach())?.sum_all()?.backward()?;
+        let of = |t: &Tensor| gradients.get(t).cloned();
+        Ok((of(&qkv), of(&bias), of(&relative)))
+    }
+}

@@ -1,0 +1,68 @@
+//! GELU in its exact form, x/2 (1 + erf(x / sqrt 2)), as SAM and MA-SAM use it.
+
+use super::{is_cpu_f32, linear::for_rows, math, simd};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+
+/// GELU of every element. Differentiable.
+///
+/// # Errors
+/// Candle's own.
+pub fn gelu(x: &Tensor) -> Result<Tensor> {
+    if is_cpu_f32(x) {
+        x.contiguous()?.apply_op1(GeluOp)
+    } else {
+        reference(x)
+    }
+}
+
+/// The same by Candle's own operation.
+///
+/// # Errors
+/// Candle's own.
+pub fn reference(x: &Tensor) -> Result<Tensor> {
+    x.gelu_erf()
+}
+
+struct GeluOp;
+
+struct GeluRows<'a> {
+    x: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl simd::Body for GeluRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        for (y, x) in self.y.iter_mut().zip(self.x) {
+            *y = math::gelu::<FMA>(*x);
+        }
+    }
+}
+
+impl CustomOp1 for GeluOp {
+    fn name(&self) -> &'static str {
+        "gelu"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = super::contiguous_f32(x, layout)?;
+        let mut y = vec![0f32; x.len()];
+        for_rows(&mut y, 1, |first, y| {
+            simd::dispatch(GeluRows {
+                x: &x[first..first + y.len()],
+                y,
+            });
+        });
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        // d/dx = (1 + erf(x / sqrt 2)) / 2 + x e^(-x^2/2) / sqrt(2 pi)
+        let cumulative = (x * std::f64::consts::FRAC_1_SQRT_2)?.erf()?.affine(0.5, 0.5)?;
+        let scale = 0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
+        let density = (x.sqr()? * -0.5)?.exp()?.affine(scale, 0.0)?;
+        Ok(Some(((cumulative + (x * density)?)? * grad)?))
+    }
+}

@@ -1,0 +1,142 @@
+//! `x W^T + start`: the product behind every projection, with a bias or a residual as its starting value.
+//!
+//! Candle's own `matmul` followed by `broadcast_add` reads and writes the output twice more; here the output is
+//! filled with the bias (or with the tensor to add to) and the product accumulates onto it.
+
+use super::is_cpu_f32;
+use super::product::{Start, Threads, View, product};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
+
+/// `x W^T + start`.
+///
+/// * `x`: `[.., inputs]`
+/// * `weight`: `[outputs, inputs]`, any strides
+/// * `start`: `[outputs]` (a bias) or `[.., outputs]` (a residual)
+///
+/// Gives `[.., outputs]`. Differentiable in all three.
+///
+/// # Errors
+/// Shapes that do not fit, or Candle's own.
+pub fn linear(x: &Tensor, weight: &Tensor, start: &Tensor) -> Result<Tensor> {
+    if is_cpu_f32(x) {
+        x.contiguous()?.apply_op3(weight, &start.contiguous()?, LinearOp)
+    } else {
+        reference(x, weight, start)
+    }
+}
+
+/// The same by Candle's own operations: what [`linear`] is tested against, and its way on other devices and types.
+///
+/// # Errors
+/// As [`linear`].
+pub fn reference(x: &Tensor, weight: &Tensor, start: &Tensor) -> Result<Tensor> {
+    let rows = x.elem_count() / x.dim(candle_core::D::Minus1)?;
+    let product = x.reshape((rows, ()))?.matmul(&weight.t()?)?;
+    let mut shape = x.dims().to_vec();
+    if let Some(last) = shape.last_mut() {
+        *last = weight.dim(0)?;
+    }
+    product.reshape(shape)?.broadcast_add(start)
+}
+
+struct LinearOp;
+
+/// Rows, inputs and outputs, after checking that the three shapes belong together.
+fn sizes(x: &Layout, weight: &Layout, start: &Layout) -> Result<(usize, usize, usize)> {
+    let (outputs, inputs) = weight.shape().dims2()?;
+    let Some((&last, leading)) = x.dims().split_last() else {
+        bail!("linear: the input has no dimension")
+    };
+    let rows: usize = leading.iter().product();
+    let full = start
+        .dims()
+        .split_last()
+        .is_some_and(|(&o, l)| o == outputs && l == leading);
+    if last != inputs || !(start.dims() == [outputs] || full) {
+        bail!(
+            "linear: input {:?}, weight {:?}, start {:?}",
+            x.shape(),
+            weight.shape(),
+            start.shape()
+        );
+    }
+    Ok((rows, inputs, outputs))
+}
+
+impl CustomOp3 for LinearOp {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        start: &CpuStorage,
+        start_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (rows, inputs, outputs) = sizes(x_layout, weight_layout, start_layout)?;
+        let x = super::contiguous_f32(x, x_layout)?;
+        let start = super::contiguous_f32(start, start_layout)?;
+        let weight = weight.as_slice::<f32>()?;
+        let mut y = Vec::with_capacity(rows * outputs);
+        if start_layout.dims().len() == 1 {
+            for _ in 0..rows {
+                y.extend_from_slice(start);
+            }
+        } else {
+            y.extend_from_slice(start);
+        }
+        let [row_stride, column_stride] = weight_layout.stride()[..] else {
+            bail!("linear: weight {:?} is not a matrix", weight_layout.shape());
+        };
+        let weight = weight.get(weight_layout.start_offset()..).unwrap_or_default();
+        let weight = View::strided(weight, (outputs, inputs), (row_stride, column_stride));
+        let x = View::rows(x, rows, inputs, inputs);
+        product(&mut y, Start::Output, 1.0, x, weight.transposed(), Threads::Pool)?;
+        let mut shape = x_layout.dims().to_vec();
+        if let Some(width) = shape.last_mut() {
+            *width = outputs;
+        }
+        Ok((CpuStorage::F32(y), Shape::from(shape)))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        start: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (outputs, inputs) = weight.dims2()?;
+        let rows = x.elem_count() / inputs.max(1);
+        let (flat, flat_x) = (grad.reshape((rows, outputs))?, x.reshape((rows, inputs))?);
+        let grad_x = flat.matmul(weight)?.reshape(x.shape())?;
+        let grad_weight = flat.t()?.matmul(&flat_x)?;
+        let grad_start = if start.rank() == 1 {
+            flat.sum(0)?
+        } else {
+            grad.clone()
+        };
+        Ok((Some(grad_x), Some(grad_weight), Some(grad_start)))
+    }
+}
+
+/// Fills `rows` with the output of `f` in parallel, in pieces worth a task.
+pub(super) fn for_rows<F>(output: &mut [f32], width: usize, f: F)
+where
+    F: Fn(usize, &mut [f32]) + Send + Sync,
+{
+    /// Elements of a piece: large against the cost of a task, small against a core's cache.
+    const PIECE: usize = 1 << 15;
+    let width = width.max(1);
+    let rows_in_piece = (PIECE / width).max(1);
+    output
+        .par_chunks_mut(rows_in_piece * width)
+        .enumerate()
+        .for_each(|(piece, rows)| f(piece * rows_in_piece, rows));
+}

@@ -1,0 +1,20 @@
+#![doc = include_str!("../README.md")]
+
+pub mod checkpoint;
+#[cfg(all(feature = "cli", feature = "gst"))]
+pub mod cli;
+pub mod data;
+pub mod error;
+pub mod geometry;
+pub mod golden;
+#[cfg(feature = "gst")]
+pub mod gst;
+pub mod kernels;
+pub mod labels;
+pub mod model;
+pub mod runtime;
+pub mod segmenter;
+pub mod stream;
+pub mod train;
+
+pub use error::{Error, Result};

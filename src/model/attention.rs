@@ -1,0 +1,59 @@
+//! The image encoder's attention: one projection to queries, keys and values with FacT's change, attention with
+//! decomposed relative positions over a partition or the whole grid, one projection back.
+
+use super::fact::{Fact, SharedFactors};
+use super::layers::Linear;
+use super::masam::FactMode;
+use crate::kernels::attention::{Span, attention};
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+
+/// Attention of one block.
+#[derive(Debug, Clone)]
+pub struct Attention {
+    qkv: Linear,
+    fact: Option<Fact>,
+    proj: Linear,
+    rel_pos_h: Tensor,
+    rel_pos_w: Tensor,
+    span: Span,
+}
+
+impl Attention {
+    /// Weights below a block's `attn`; `rank` as in the configuration.
+    pub fn new(
+        width: usize,
+        rank: usize,
+        span: Span,
+        shared: &SharedFactors,
+        mode: FactMode,
+        weights: VarBuilder,
+    ) -> Result<Self> {
+        let (entries, head_width) = (2 * span.side - 1, width / span.heads);
+        let qkv = Linear::new(width, 3 * width, weights.pp("qkv"))?;
+        let fact = Fact::new(rank, shared, weights.clone())?;
+        let (qkv, fact) = match mode {
+            FactMode::Folded => (fact.fold(&qkv)?, None),
+            FactMode::Apart => (qkv, Some(fact)),
+        };
+        Ok(Self {
+            qkv,
+            fact,
+            proj: Linear::new(width, width, weights.pp("proj"))?,
+            rel_pos_h: weights.get((entries, head_width), "rel_pos_h")?,
+            rel_pos_w: weights.get((entries, head_width), "rel_pos_w")?,
+            span,
+        })
+    }
+
+    /// `[images, height, width, channels]` to the same.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut qkv = self.qkv.forward(x)?;
+        if let Some(fact) = &self.fact {
+            qkv = (qkv + fact.forward(x)?)?;
+        }
+        let relative = Tensor::cat(&[&self.rel_pos_h, &self.rel_pos_w], 0)?;
+        self.proj
+            .forward(&attention(&qkv, &self.qkv.bias, &relative, self.span)?)
+    }
+}

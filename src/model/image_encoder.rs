@@ -1,0 +1,171 @@
+//! SAM's image encoder with MA-SAM's adapters:
+//! ```text
+//! patches + positions -> blocks -> neck
+//! block: adapter 1 -> norm -> attention -> + -> adapter 2 -> norm -> MLP -> +
+//! ```
+
+use super::attention::Attention;
+use super::config::{Adapters, ModelConfig};
+use super::fact::SharedFactors;
+use super::layers::{Activation, Conv3x3, ENCODER_EPS, LayerNorm, Mlp, PatchConv};
+use super::masam::{FactMode, Observer};
+use super::temporal_adapter::{Position, TemporalAdapter};
+use crate::kernels::{attention::Span, linear::linear};
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+
+/// One transformer block.
+#[derive(Debug, Clone)]
+struct Block {
+    adapter_1: Option<TemporalAdapter>,
+    norm1: LayerNorm,
+    attn: Attention,
+    adapter_2: Option<TemporalAdapter>,
+    norm2: LayerNorm,
+    mlp: Mlp,
+}
+
+impl Block {
+    fn new(
+        config: &ModelConfig,
+        index: usize,
+        shared: &SharedFactors,
+        mode: FactMode,
+        weights: VarBuilder,
+    ) -> Result<Self> {
+        let width = config.encoder_width;
+        let adapter = |position: Position| {
+            let here = match position {
+                Position::Before => matches!(config.adapters, Adapters::Both | Adapters::Before),
+                Position::After => matches!(config.adapters, Adapters::Both | Adapters::After),
+            };
+            let adapter =
+                || TemporalAdapter::new(width, config.adapter_width, config.temporal, position, &weights);
+            here.then(adapter).transpose()
+        };
+        let span = Span {
+            heads: config.encoder_heads,
+            side: config.span_side(index),
+        };
+        Ok(Self {
+            adapter_1: adapter(Position::Before)?,
+            norm1: LayerNorm::new(width, ENCODER_EPS, weights.pp("norm1"))?,
+            attn: Attention::new(width, config.fact_rank, span, shared, mode, weights.pp("attn"))?,
+            adapter_2: adapter(Position::After)?,
+            norm2: LayerNorm::new(width, ENCODER_EPS, weights.pp("norm2"))?,
+            mlp: Mlp::new(
+                width,
+                config.mlp_ratio * width,
+                Activation::Gelu,
+                weights.pp("mlp"),
+            )?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, frames: usize) -> Result<Tensor> {
+        let mut x = x.clone();
+        if let Some(adapter) = &self.adapter_1 {
+            x = adapter.forward(&x, frames)?;
+        }
+        x = (&x + self.attn.forward(&self.norm1.forward(&x)?)?)?;
+        if let Some(adapter) = &self.adapter_2 {
+            x = adapter.forward(&x, frames)?;
+        }
+        &x + self.mlp.forward(&self.norm2.forward(&x)?)?
+    }
+}
+
+/// The encoder's output.
+#[derive(Debug, Clone)]
+pub struct Features {
+    /// `[images, grid, grid, prompt_width]`
+    pub grid: Tensor,
+    /// Outputs of the global blocks that the decoder asks for, last block first,
+    /// `[images, grid, grid, encoder_width]` each.
+    pub skips: Vec<Tensor>,
+}
+
+impl Features {
+    /// The features of some images only, in the order of `images`.
+    ///
+    /// # Errors
+    /// Candle's own, for an index out of range.
+    pub fn select(&self, images: &Tensor) -> Result<Self> {
+        let skips = self
+            .skips
+            .iter()
+            .map(|s| s.index_select(images, 0))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            grid: self.grid.index_select(images, 0)?,
+            skips,
+        })
+    }
+}
+
+/// The image encoder.
+#[derive(Debug, Clone)]
+pub struct ImageEncoder {
+    patch_embed: PatchConv,
+    pos_embed: Tensor,
+    blocks: Vec<Block>,
+    neck_in: Tensor,
+    neck_norm_in: LayerNorm,
+    neck_conv: Conv3x3,
+    neck_norm_out: LayerNorm,
+    global_blocks: Vec<usize>,
+    skips: usize,
+}
+
+impl ImageEncoder {
+    /// Weights below `image_encoder`.
+    pub fn new(config: &ModelConfig, mode: FactMode, weights: VarBuilder) -> Result<Self> {
+        let (width, out, side) = (config.encoder_width, config.prompt_width, config.grid_side());
+        let shared = SharedFactors::new(width, config.fact_rank, config.fact_scale, weights.clone())?;
+        let neck = weights.pp("neck");
+        Ok(Self {
+            patch_embed: PatchConv::new(
+                3,
+                width,
+                config.patch_side_px,
+                weights.pp("patch_embed").pp("proj"),
+            )?,
+            pos_embed: weights.get((1, side, side, width), "pos_embed")?,
+            blocks: (0..config.encoder_depth)
+                .map(|i| Block::new(config, i, &shared, mode, weights.pp("blocks").pp(i)))
+                .collect::<Result<_>>()?,
+            neck_in: neck.pp(0).get((out, width, 1, 1), "weight")?,
+            neck_norm_in: LayerNorm::new(out, ENCODER_EPS, neck.pp(1))?,
+            neck_conv: Conv3x3::new(out, out, neck.pp(2))?,
+            neck_norm_out: LayerNorm::new(out, ENCODER_EPS, neck.pp(3))?,
+            global_blocks: config.global_blocks.clone(),
+            skips: config.skips(),
+        })
+    }
+
+    /// `[batch * frames, 3, side_px, side_px]` to features; `frames` is the length of a clip. `observer` sees
+    /// `patch_embed` and every `block_N`.
+    pub fn forward(&self, images: &Tensor, frames: usize, observer: Observer<'_>) -> Result<Features> {
+        let mut x = self
+            .patch_embed
+            .forward_channels_first(images)?
+            .broadcast_add(&self.pos_embed)?;
+        observer("patch_embed", &x);
+        let mut skips = Vec::new();
+        for (i, block) in self.blocks.iter().enumerate() {
+            x = block.forward(&x, frames)?;
+            observer(&format!("block_{i}"), &x);
+            if self.global_blocks.contains(&i) {
+                skips.insert(0, x.clone());
+                skips.truncate(self.skips);
+            }
+        }
+        let weight = self.neck_in.squeeze(3)?.squeeze(2)?;
+        let none = Tensor::zeros(weight.dim(0)?, x.dtype(), x.device())?;
+        let x = self.neck_norm_in.forward(&linear(&x, &weight, &none)?)?;
+        Ok(Features {
+            grid: self.neck_norm_out.forward(&self.neck_conv.forward(&x)?)?,
+            skips,
+        })
+    }
+}

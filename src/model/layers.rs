@@ -1,0 +1,227 @@
+//! The small layers everything else is made of: struct of tensors, `new(.., weights)`, fallible `forward`.
+//!
+//! All tensors are channels last. Paths in `weights` are the canonical names.
+
+use crate::kernels::{gelu::gelu, layer_norm::layer_norm, linear::linear};
+use candle_core::{D, Result, Tensor};
+use candle_nn::VarBuilder;
+
+/// Epsilon of every norm in the image encoder and of SAM's channel norms.
+pub const ENCODER_EPS: f64 = 1e-6;
+/// Epsilon of the two-way transformer's norms.
+pub const DECODER_EPS: f64 = 1e-5;
+
+/// `x W^T + b`.
+#[derive(Debug, Clone)]
+pub struct Linear {
+    pub(crate) weight: Tensor,
+    pub(crate) bias: Tensor,
+}
+
+impl Linear {
+    /// `weight`: `[outputs, inputs]`, `bias`: `[outputs]`.
+    pub fn new(inputs: usize, outputs: usize, weights: VarBuilder) -> Result<Self> {
+        Ok(Self {
+            weight: weights.get((outputs, inputs), "weight")?,
+            bias: weights.get(outputs, "bias")?,
+        })
+    }
+
+    /// `[.., inputs]` to `[.., outputs]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        linear(x, &self.weight, &self.bias)
+    }
+}
+
+/// Norm over the last dimension; with channels last it serves SAM's `LayerNorm` and `LayerNorm2d` alike.
+#[derive(Debug, Clone)]
+pub struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// `weight` and `bias`: `[width]`.
+    pub fn new(width: usize, eps: f64, weights: VarBuilder) -> Result<Self> {
+        Ok(Self {
+            weight: weights.get(width, "weight")?,
+            bias: weights.get(width, "bias")?,
+            eps,
+        })
+    }
+
+    /// `[.., width]` to the same.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        layer_norm(x, &self.weight, &self.bias, self.eps)
+    }
+}
+
+/// What stands between the two products of an [`Mlp`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// x/2 (1 + erf(x / sqrt 2)), in the image encoder.
+    Gelu,
+    /// max(x, 0), in the mask decoder.
+    Relu,
+}
+
+/// Two products with an activation between: `lin1`, `lin2`.
+#[derive(Debug, Clone)]
+pub struct Mlp {
+    lin1: Linear,
+    lin2: Linear,
+    activation: Activation,
+}
+
+impl Mlp {
+    /// From `width` to `hidden` and back.
+    pub fn new(width: usize, hidden: usize, activation: Activation, weights: VarBuilder) -> Result<Self> {
+        let lin1 = Linear::new(width, hidden, weights.pp("lin1"))?;
+        Ok(Self {
+            lin1,
+            lin2: Linear::new(hidden, width, weights.pp("lin2"))?,
+            activation,
+        })
+    }
+
+    /// `[.., width]` to the same.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let hidden = self.lin1.forward(x)?;
+        let hidden = match self.activation {
+            Activation::Gelu => gelu(&hidden)?,
+            Activation::Relu => hidden.relu()?,
+        };
+        self.lin2.forward(&hidden)
+    }
+}
+
+/// Three products with ReLU between, `layers.0` to `layers.2`: hypernetworks and the IoU head.
+#[derive(Debug, Clone)]
+pub struct Mlp3([Linear; 3]);
+
+impl Mlp3 {
+    /// From `inputs` over `hidden` twice to `outputs`.
+    pub fn new(inputs: usize, hidden: usize, outputs: usize, weights: VarBuilder) -> Result<Self> {
+        let layers = weights.pp("layers");
+        Ok(Self([
+            Linear::new(inputs, hidden, layers.pp(0))?,
+            Linear::new(hidden, hidden, layers.pp(1))?,
+            Linear::new(hidden, outputs, layers.pp(2))?,
+        ]))
+    }
+
+    /// `[.., inputs]` to `[.., outputs]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let Self([first, second, third]) = self;
+        third.forward(&second.forward(&first.forward(x)?.relu()?)?.relu()?)
+    }
+}
+
+/// A convolution whose stride is its side: each square of pixels becomes one token.
+#[derive(Debug, Clone)]
+pub struct PatchConv {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl PatchConv {
+    /// `weight`: `[outputs, inputs, side, side]`, `bias`: `[outputs]`.
+    pub fn new(inputs: usize, outputs: usize, side: usize, weights: VarBuilder) -> Result<Self> {
+        let weight = weights.get((outputs, inputs, side, side), "weight")?;
+        Ok(Self {
+            weight,
+            bias: weights.get(outputs, "bias")?,
+        })
+    }
+
+    /// Pictures as they come, `[images, inputs, height, width]`, to `[images, rows, columns, outputs]`.
+    pub fn forward_channels_first(&self, x: &Tensor) -> Result<Tensor> {
+        let (images, inputs, height, width) = x.dims4()?;
+        let (outputs, _, side, _) = self.weight.dims4()?;
+        let (rows, columns) = (height / side, width / side);
+        let patches = x
+            .reshape(&[images, inputs, rows, side, columns, side])?
+            .permute([0, 2, 4, 1, 3, 5])? // [images, rows, columns, inputs, side, side]
+            .reshape((images, rows, columns, inputs * side * side))?;
+        linear(&patches, &self.weight.reshape((outputs, ()))?, &self.bias)
+    }
+
+    /// `[images, height, width, inputs]` to `[images, rows, columns, outputs]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (images, height, width, inputs) = x.dims4()?;
+        let (outputs, _, side, _) = self.weight.dims4()?;
+        let (rows, columns) = (height / side, width / side);
+        let patches = x
+            .reshape(&[images, rows, side, columns, side, inputs])?
+            .permute([0, 1, 3, 2, 4, 5])? // [images, rows, columns, side, side, inputs]
+            .reshape((images, rows, columns, side * side * inputs))?;
+        let weight = self.weight.permute((0, 2, 3, 1))?.reshape((outputs, ()))?;
+        linear(&patches, &weight, &self.bias)
+    }
+}
+
+/// A 3x3 convolution without bias, padded by one: nine neighbours side by side, then one product.
+#[derive(Debug, Clone)]
+pub struct Conv3x3 {
+    weight: Tensor,
+}
+
+impl Conv3x3 {
+    /// `weight`: `[outputs, inputs, 3, 3]`.
+    pub fn new(inputs: usize, outputs: usize, weights: VarBuilder) -> Result<Self> {
+        Ok(Self {
+            weight: weights.get((outputs, inputs, 3, 3), "weight")?,
+        })
+    }
+
+    /// `[images, height, width, inputs]` to `[images, height, width, outputs]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (_, height, width, _) = x.dims4()?;
+        let outputs = self.weight.dim(0)?;
+        let padded = x.pad_with_zeros(1, 1, 1)?.pad_with_zeros(2, 1, 1)?;
+        let neighbours = (0..9)
+            .map(|i| padded.narrow(1, i / 3, height)?.narrow(2, i % 3, width))
+            .collect::<Result<Vec<_>>>()?;
+        let neighbours = Tensor::cat(&neighbours, D::Minus1)?; // [images, height, width, 3 * 3 * inputs]
+        let weight = self.weight.permute((0, 2, 3, 1))?.reshape((outputs, ()))?;
+        linear(
+            &neighbours,
+            &weight,
+            &weight.zeros_like()?.narrow(1, 0, 1)?.squeeze(1)?,
+        )
+    }
+}
+
+/// A transposed convolution of side and stride two: each token becomes a square of four.
+#[derive(Debug, Clone)]
+pub struct Upscale {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Upscale {
+    /// `weight`: `[inputs, outputs, 2, 2]`, `bias`: `[outputs]`.
+    pub fn new(inputs: usize, outputs: usize, weights: VarBuilder) -> Result<Self> {
+        let weight = weights.get((inputs, outputs, 2, 2), "weight")?;
+        Ok(Self {
+            weight,
+            bias: weights.get(outputs, "bias")?,
+        })
+    }
+
+    /// `[images, height, width, inputs]` to `[images, 2 * height, 2 * width, outputs]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (images, height, width, _) = x.dims4()?;
+        let (inputs, outputs, ..) = self.weight.dims4()?;
+        let weight = self
+            .weight
+            .permute((2, 3, 1, 0))?
+            .reshape((4 * outputs, inputs))?;
+        let bias = Tensor::cat(&[&self.bias, &self.bias, &self.bias, &self.bias], 0)?;
+        linear(x, &weight, &bias)? // [images, height, width, 2 * 2 * outputs]
+            .reshape(&[images, height, width, 2, 2, outputs])?
+            .permute([0, 1, 3, 2, 4, 5])? // [images, height, 2, width, 2, outputs]
+            .reshape((images, 2 * height, 2 * width, outputs))
+    }
+}

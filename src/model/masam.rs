@@ -1,0 +1,123 @@
+//! MA-SAM whole: clips in, logits per class and pixel out, by plain differentiable operations.
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use masam::model::{FactMode, FormulaWeights, MaSam, ModelConfig, Prompts};
+//!
+//! let config = ModelConfig { image_side_px: 64, encoder_depth: 3, ..ModelConfig::demo() };
+//! let config = ModelConfig { global_blocks: vec![2], ..config };
+//! let model = MaSam::new(&config, FactMode::Folded, FormulaWeights::builder(DType::F32, &Device::Cpu))?;
+//! let clip = Tensor::zeros((1, 5, 3, 64, 64), DType::F32, &Device::Cpu)?;
+//! let output = model.forward(&clip, &Prompts::default())?;
+//! assert_eq!(output.logits.dims(), [5, 12, 64, 64]);
+//! # Ok::<(), masam::Error>(())
+//! ```
+
+use super::config::ModelConfig;
+use super::image_encoder::{Features, ImageEncoder};
+use super::mask_decoder::MaskDecoder;
+use super::prompt_encoder::{PromptEncoder, Prompts};
+use super::resize;
+use crate::error::{Error, Result};
+use candle_core::Tensor;
+use candle_nn::VarBuilder;
+
+/// Whether FacT's factors are folded into the projections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FactMode {
+    /// One product per projection: for inference. Built once, so later changes of the factors have no effect.
+    Folded,
+    /// Factors run as products of their own: for training.
+    Apart,
+}
+
+/// Is shown intermediate tensors under the names of the reference tensors: `patch_embed`, `block_N`.
+pub type Observer<'a> = &'a mut dyn FnMut(&str, &Tensor);
+
+/// What a forward pass gives; `images` is batch times frames, frames of one clip side by side.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// `[images, classes, side_px, side_px]`, not normalised: softmax over classes gives probabilities.
+    pub logits: Tensor,
+    /// `[images, classes]`
+    pub iou: Tensor,
+    /// `[images, classes, decoded, decoded]`: the logits before they were brought to the input's side.
+    pub low_res_logits: Tensor,
+}
+
+/// The model.
+#[derive(Debug, Clone)]
+pub struct MaSam {
+    config: ModelConfig,
+    image_encoder: ImageEncoder,
+    prompt_encoder: PromptEncoder,
+    mask_decoder: MaskDecoder,
+}
+
+impl MaSam {
+    /// Takes the weights that [`ModelConfig::weights`](super::weights) lists, by canonical name.
+    ///
+    /// # Errors
+    /// A configuration out of bounds, or a weight that `weights` cannot give.
+    pub fn new(config: &ModelConfig, mode: FactMode, weights: VarBuilder) -> Result<Self> {
+        config.validate()?;
+        Ok(Self {
+            image_encoder: ImageEncoder::new(config, mode, weights.pp("image_encoder"))?,
+            prompt_encoder: PromptEncoder::new(config, weights.pp("prompt_encoder"))?,
+            mask_decoder: MaskDecoder::new(config, weights.pp("mask_decoder"))?,
+            config: config.clone(),
+        })
+    }
+
+    /// Sizes and choices.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Runs `clip`, `[batch, frames, 3, side_px, side_px]` with values in [0, 1], any batch and number of frames.
+    ///
+    /// # Errors
+    /// A clip of another shape, or Candle's own.
+    pub fn forward(&self, clip: &Tensor, prompts: &Prompts) -> Result<Output> {
+        let features = self.encode(clip, &mut |_, _| {})?;
+        self.decode(&features, prompts)
+    }
+
+    /// The image encoder alone: features of every frame.
+    ///
+    /// # Errors
+    /// As [`MaSam::forward`].
+    pub fn encode(&self, clip: &Tensor, observer: Observer<'_>) -> Result<Features> {
+        let side = self.config.image_side_px;
+        let fits = matches!(*clip.dims(), [batch, frames, 3, height, width]
+            if batch > 0 && frames > 0 && height == side && width == side);
+        if !fits {
+            let wanted = format!("[batch, frames, 3, {side}, {side}]");
+            return Err(Error::tensor(
+                "clip",
+                format!("its shape is {:?}, not {wanted}", clip.dims()),
+            ));
+        }
+        let frames = clip.dim(1)?;
+        Ok(self
+            .image_encoder
+            .forward(&clip.flatten(0, 1)?, frames, observer)?)
+    }
+
+    /// Prompt encoder and mask decoder, for all features or those left by [`Features::select`].
+    ///
+    /// # Errors
+    /// Prompts of the wrong shape, or Candle's own.
+    pub fn decode(&self, features: &Features, prompts: &Prompts) -> Result<Output> {
+        let encoded = self.prompt_encoder.forward(prompts)?;
+        let positions = self.prompt_encoder.grid_positions()?;
+        let decoded = self.mask_decoder.forward(features, &positions, &encoded)?;
+        let side = self.config.image_side_px;
+        let logits = resize::planes(&decoded.logits, (side, side))?;
+        Ok(Output {
+            logits,
+            iou: decoded.iou,
+            low_res_logits: decoded.logits,
+        })
+    }
+}

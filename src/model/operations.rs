@@ -1,0 +1,141 @@
+//! Counted operations: what a forward pass has to compute, multiplications and additions counted apart.
+//!
+//! Only products are counted (they are all but a percent), and only what the output depends on: tokens that pad a
+//! partition are no queries and are not projected; as keys and values they are counted, because every query meets
+//! them.
+
+use super::config::{Adapters, ModelConfig};
+
+/// Floating-point operations of one clip, by part.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Operations {
+    /// Patch embedding.
+    pub patch_embedding: f64,
+    /// qkv and output projections, FacT folded in.
+    pub projections: f64,
+    /// Scores, relative positions and the weighted sum of values.
+    pub attention: f64,
+    /// Temporal adapters.
+    pub adapters: f64,
+    /// MLPs of the image encoder.
+    pub mlps: f64,
+    /// Neck.
+    pub neck: f64,
+    /// Two-way transformer, upscaling and class products.
+    pub decoder: f64,
+}
+
+impl Operations {
+    /// The sum.
+    pub fn total(&self) -> f64 {
+        let encoder = self.patch_embedding + self.projections + self.attention + self.adapters + self.mlps;
+        encoder + self.neck + self.decoder
+    }
+}
+
+impl ModelConfig {
+    /// Operations of a forward pass over `encoded` frames of which `decoded` go through the mask decoder, without
+    /// prompts. The configuration has to be valid.
+    pub fn operations(&self, encoded: usize, decoded: usize) -> Operations {
+        let n = |value: usize| value as f64;
+        let product = |rows: usize, inputs: usize, outputs: usize| 2.0 * n(rows) * n(inputs) * n(outputs);
+        let (grid, width) = (self.grid_side(), self.encoder_width);
+        let tokens = grid * grid;
+        let mut frame = Operations {
+            patch_embedding: product(tokens, 3 * self.patch_side_px * self.patch_side_px, width),
+            neck: product(tokens, width, self.prompt_width)
+                + product(tokens, 9 * self.prompt_width, self.prompt_width),
+            ..Operations::default()
+        };
+        let adapters = match self.adapters {
+            Adapters::Both => 2.0,
+            Adapters::Before | Adapters::After => 1.0,
+            Adapters::None => 0.0,
+        };
+        let adapter = 2.0 * product(tokens, width, self.adapter_width)
+            + product(tokens, 3 * self.adapter_width, self.adapter_width);
+        for block in 0..self.encoder_depth {
+            let span = self.span_side(block);
+            frame.projections += product(tokens, width, 3 * width) + product(tokens, width, width);
+            frame.attention += 2.0 * product(tokens, width, span * span) + product(tokens, width, 2 * span);
+            frame.mlps += 2.0 * product(tokens, width, self.mlp_ratio * width);
+            frame.adapters += adapters * adapter;
+        }
+        let decoder = self.decoder_operations();
+        let e = n(encoded);
+        Operations {
+            patch_embedding: e * frame.patch_embedding,
+            projections: e * frame.projections,
+            attention: e * frame.attention,
+            adapters: e * frame.adapters,
+            mlps: e * frame.mlps,
+            neck: e * frame.neck,
+            decoder: n(decoded) * decoder,
+        }
+    }
+
+    fn decoder_operations(&self) -> f64 {
+        let product =
+            |rows: usize, inputs: usize, outputs: usize| 2.0 * rows as f64 * inputs as f64 * outputs as f64;
+        let (width, grid) = (self.prompt_width, self.grid_side());
+        let (image, tokens) = (grid * grid, 1 + self.classes);
+        let attention = |queries: usize, keys: usize, inner: usize| {
+            2.0 * product(queries, width, inner)
+                + 2.0 * product(keys, width, inner)
+                + 2.0 * product(queries, inner, keys)
+        };
+        let layer = attention(tokens, tokens, width)
+            + attention(tokens, image, width / 2)
+            + attention(image, tokens, width / 2)
+            + 2.0 * product(tokens, width, self.decoder_mlp_width);
+        let widths = self.upscaling_widths();
+        let upscaling: f64 = (widths.windows(2).enumerate())
+            .map(|(i, pair)| {
+                let skip = if i < self.skips() {
+                    product(image, self.encoder_width, pair[1])
+                } else {
+                    0.0
+                };
+                product(image << (2 * i), pair[0], 4 * pair[1]) + skip
+            })
+            .sum();
+        let pixel = widths[widths.len() - 1];
+        let heads = self.classes as f64 * (2.0 * product(1, width, width) + product(1, width, pixel))
+            + 2.0 * product(1, width, width)
+            + product(1, width, self.classes);
+        self.decoder_depth as f64 * layer
+            + attention(tokens, image, width / 2)
+            + upscaling
+            + heads
+            + product(self.decoded_side_px().pow(2), pixel, self.classes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vit_b_and_vit_h_cost_what_is_known() {
+        // 1.26 and 7.7 TFLOP for five frames at 512 px, counted independently.
+        let of = |config: ModelConfig| config.operations(5, 5).total() / 1e12;
+        assert!(
+            (of(ModelConfig::vit_b()) - 1.26).abs() < 0.03,
+            "{}",
+            of(ModelConfig::vit_b())
+        );
+        assert!(
+            (of(ModelConfig::vit_h()) - 7.7).abs() < 0.2,
+            "{}",
+            of(ModelConfig::vit_h())
+        );
+    }
+
+    #[test]
+    fn undecoded_frames_cost_no_decoder() {
+        let config = ModelConfig::vit_b();
+        let (all, one) = (config.operations(5, 5), config.operations(5, 1));
+        assert_eq!(all.total() - all.decoder, one.total() - one.decoder);
+        assert!((all.decoder / one.decoder - 5.0).abs() < 1e-9);
+    }
+}

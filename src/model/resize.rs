@@ -1,0 +1,83 @@
+//! Bilinear resizing of tensors as two products, so that it is exact, differentiable and works on any device.
+//!
+//! Pixel centres at half integers, edges repeated: what PyTorch calls `align_corners=False`, without antialiasing.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+/// `[to, from]`: row i holds the weights of output i. At most two of a row are not zero.
+///
+/// # Errors
+/// Candle's own.
+pub fn matrix(from: usize, to: usize, dtype: DType, device: &Device) -> Result<Tensor> {
+    let mut rows = vec![0f64; to * from];
+    for i in 0..to {
+        let centre = ((i as f64 + 0.5) * from as f64 / to as f64 - 0.5).max(0.0);
+        let low = (centre as usize).min(from - 1);
+        let high = (low + 1).min(from - 1);
+        let part = centre - low as f64;
+        rows[i * from + low] += 1.0 - part;
+        rows[i * from + high] += part;
+    }
+    Tensor::from_vec(rows, (to, from), device)?.to_dtype(dtype)
+}
+
+/// `[.., height, width]` to `[.., to.0, to.1]`.
+///
+/// # Errors
+/// Fewer than two dimensions, or Candle's own.
+pub fn planes(x: &Tensor, to: (usize, usize)) -> Result<Tensor> {
+    let (height, width) = (x.dim(candle_core::D::Minus2)?, x.dim(candle_core::D::Minus1)?);
+    if (height, width) == to {
+        return Ok(x.clone());
+    }
+    let mut shape = x.dims().to_vec();
+    let rank = shape.len();
+    (shape[rank - 2], shape[rank - 1]) = to;
+    let across = matrix(width, to.1, x.dtype(), x.device())?.t()?;
+    let down = matrix(height, to.0, x.dtype(), x.device())?;
+    let wide = x
+        .reshape(((), width))?
+        .matmul(&across)?
+        .reshape(((), height, to.1))?;
+    down.broadcast_left(wide.dim(0)?)?
+        .contiguous()?
+        .matmul(&wide)?
+        .reshape(shape)
+}
+
+/// `[images, height, width, channels]` to `[images, to.0, to.1, channels]`.
+///
+/// # Errors
+/// Another rank, or Candle's own.
+pub fn channels_last(x: &Tensor, to: (usize, usize)) -> Result<Tensor> {
+    planes(&x.permute((0, 3, 1, 2))?.contiguous()?, to)?
+        .permute((0, 2, 3, 1))?
+        .contiguous()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn enlarging_by_two_gives_the_known_quarters() {
+        let x = Tensor::new(&[[[0f32, 4.0], [8.0, 12.0]]], &Device::Cpu).unwrap();
+        let y = planes(&x, (4, 4)).unwrap().to_vec3::<f32>().unwrap();
+        assert_eq!(y[0][0], [0.0, 1.0, 3.0, 4.0]);
+        assert_eq!(y[0][1], [2.0, 3.0, 5.0, 6.0]);
+        assert_eq!(y[0][3], [8.0, 9.0, 11.0, 12.0]);
+    }
+
+    #[test]
+    fn shrinking_takes_the_two_nearest() {
+        let x = Tensor::new(&[[0f32, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]], &Device::Cpu).unwrap();
+        let y = planes(&x.unsqueeze(0).unwrap(), (1, 3))
+            .unwrap()
+            .flatten_all()
+            .unwrap();
+        let y = y.to_vec1::<f32>().unwrap();
+        for (got, exact) in y.iter().zip([2.0 / 3.0, 3.0, 16.0 / 3.0]) {
+            assert!((got - exact).abs() < 1e-6, "{y:?}");
+        }
+    }
+}

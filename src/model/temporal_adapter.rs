@@ -1,0 +1,87 @@
+//! The temporal 3D adapter (paper, section 2.3): `x + up(gelu(conv(down(norm(x)))))`.
+//!
+//! The convolution is 3x1x1: over frames alone, so it is three products with shifted frames. Centered taps look at
+//! t-1, t, t+1, causal ones at t-2, t-1, t; frames outside the clip are zero.
+
+use super::layers::{ENCODER_EPS, LayerNorm};
+use crate::kernels::{gelu::gelu, linear::linear};
+use crate::segmenter::Temporal;
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+
+/// Which of a block's two adapters: their weights stand side by side, told apart by a suffix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Position {
+    /// Before attention: `adapter_norm`, `adapter_linear_down`, …
+    Before,
+    /// After it: `adapter_norm_2`, `adapter_linear_down_2`, …
+    After,
+}
+
+impl Position {
+    /// What stands behind a part's name.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Position::Before => "",
+            Position::After => "_2",
+        }
+    }
+}
+
+/// One adapter.
+#[derive(Debug, Clone)]
+pub struct TemporalAdapter {
+    norm: LayerNorm,
+    /// `[adapter, width]`
+    down: Tensor,
+    /// `[adapter, adapter, 3, 1, 1]`
+    taps: Tensor,
+    taps_bias: Tensor,
+    /// `[width, adapter]`
+    up: Tensor,
+    temporal: Temporal,
+}
+
+impl TemporalAdapter {
+    /// Weights below a block's path.
+    pub fn new(
+        width: usize,
+        adapter: usize,
+        temporal: Temporal,
+        position: Position,
+        weights: &VarBuilder,
+    ) -> Result<Self> {
+        let part = |name: &str| weights.pp(format!("adapter_{name}{}", position.suffix()));
+        Ok(Self {
+            norm: LayerNorm::new(width, ENCODER_EPS, part("norm"))?,
+            down: part("linear_down").get((adapter, width), "weight")?,
+            taps: part("conv").get((adapter, adapter, 3, 1, 1), "weight")?,
+            taps_bias: part("conv").get(adapter, "bias")?,
+            up: part("linear_up").get((width, adapter), "weight")?,
+            temporal,
+        })
+    }
+
+    /// `[batch * frames, height, width, channels]` to the same; `frames` is the length of a clip.
+    pub fn forward(&self, x: &Tensor, frames: usize) -> Result<Tensor> {
+        let (images, height, width, _) = x.dims4()?;
+        let adapter = self.down.dim(0)?;
+        let none = self.taps_bias.zeros_like()?;
+        let low = linear(&self.norm.forward(x)?, &self.down, &none)?;
+        let (before, after) = match self.temporal {
+            Temporal::Centered => (1, 1),
+            Temporal::Causal => (2, 0),
+        };
+        let low = low
+            .reshape((images / frames, frames, height * width, adapter))?
+            .pad_with_zeros(1, before, after)?; // [batch, frames + 2, height * width, adapter]
+        let taps = self.taps.reshape((adapter, adapter, 3))?;
+        let mut sum = self.taps_bias.clone();
+        for tap in 0..3 {
+            let weight = taps.narrow(2, tap, 1)?.squeeze(2)?;
+            sum = linear(&low.narrow(1, tap, frames)?, &weight, &sum)?;
+        }
+        let sum = gelu(&sum)?.reshape((images, height, width, adapter))?;
+        linear(&sum, &self.up, x)
+    }
+}

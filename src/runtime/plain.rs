@@ -1,0 +1,212 @@
+//! The plain forward behind the [`Segmenter`] trait: the reference for every faster implementation.
+
+use super::clip::tensor_of;
+use super::device::Place;
+use crate::checkpoint::ModelFile;
+use crate::error::{Error, Result};
+use crate::kernels::{argmax::argmax, softmax::softmax};
+use crate::model::{FactMode, MaSam, Prompts};
+use crate::segmenter::{
+    ModelFrame, Normalisation, Plane, Prompt, Reply, Request, SegmentError, Segmenter, SegmenterSpec, Want,
+};
+use candle_core::{DType, Device, Tensor};
+use std::time::Instant;
+
+/// Most frames of one request: bounds the memory that a request can ask for.
+const MAX_CLIP_FRAMES: usize = 64;
+
+/// A model with its own thread pool.
+pub struct PlainSegmenter {
+    model: MaSam,
+    normalisation: Normalisation,
+    spec: SegmenterSpec,
+    place: Place,
+    pool: rayon::ThreadPool,
+}
+
+impl PlainSegmenter {
+    /// Builds the model of `file` at `place`, FacT folded in, with `threads` CPU threads or one per core.
+    ///
+    /// # Errors
+    /// Weights that do not fit, no threads, or Candle's own.
+    pub fn new(file: ModelFile, place: Place, threads: Option<usize>) -> Result<Self> {
+        if threads == Some(0) {
+            return Err(Error::config("threads", 0, "it has to be at least 1"));
+        }
+        let ModelFile { card, weights } = file;
+        let model = MaSam::new(
+            &card.model,
+            FactMode::Folded,
+            weights.builder(place.dtype, &place.device),
+        )?;
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.unwrap_or(0))
+            .thread_name(|i| format!("masam-model-{i}"))
+            .build()
+            .map_err(|e| Error::Unavailable {
+                what: "the model's thread pool".into(),
+                why: e.to_string(),
+            })?;
+        let spec = SegmenterSpec {
+            model_id: card.model.name.clone(),
+            clip_frames: 5,
+            side_px: card.model.image_side_px as u32,
+            classes: card.classes,
+            resize: card.preprocessing.resize,
+            orientation: card.preprocessing.orientation,
+            frame_interval_nanos: card.preprocessing.frame_interval_nanos,
+            temporal: card.model.temporal,
+            untrained: !card.provenance.trained,
+            device: place.description.clone(),
+        };
+        Ok(Self {
+            model,
+            normalisation: card.preprocessing.normalisation,
+            spec,
+            place,
+            pool,
+        })
+    }
+
+    fn check(&self, request: &Request) -> Result<(), SegmentError> {
+        let frames = request.frames.len();
+        let bytes = (self.spec.side_px as usize).pow(2) * 3;
+        let wrong = |text: String| Err(SegmentError::Request(text));
+        if frames == 0 || frames > MAX_CLIP_FRAMES {
+            return wrong(format!("a clip has 1 to {MAX_CLIP_FRAMES} frames, not {frames}"));
+        }
+        if let Some(frame) = request.frames.iter().find(|f| f.rgb.len() != bytes) {
+            return wrong(format!("a frame has {bytes} bytes, not {}", frame.rgb.len()));
+        }
+        if request.outputs.iter().any(|&i| i >= frames) || !request.outputs.is_sorted_by(|a, b| a < b) {
+            return wrong(format!(
+                "outputs {:?} of {frames} frames have to be ascending",
+                request.outputs
+            ));
+        }
+        Ok(())
+    }
+
+    /// Clips of equal length and prompt as one batch.
+    fn run(&self, rows: &[&Request]) -> Result<Vec<Result<Reply, SegmentError>>> {
+        let frames = rows[0].frames.len();
+        let side = self.spec.side_px as usize;
+        let clips: Vec<&[ModelFrame]> = rows.iter().map(|r| r.frames.as_slice()).collect();
+        let clip = tensor_of(&clips, side, self.normalisation)?;
+        let clip = clip.to_device(&self.place.device)?.to_dtype(self.place.dtype)?;
+        let prompts = self.prompts(&rows[0].prompt)?;
+        let features = self.model.encode(&clip, &mut |_, _| {})?;
+        // Only the frames that somebody wants go through the decoder.
+        let wanted: Vec<u32> = (rows.iter().enumerate())
+            .flat_map(|(row, r)| r.outputs.iter().map(move |&i| (row * frames + i) as u32))
+            .collect();
+        if wanted.is_empty() {
+            return Ok(rows.iter().map(|_| Ok(Reply { planes: Vec::new() })).collect());
+        }
+        let features = features.select(&Tensor::new(wanted.as_slice(), &self.place.device)?)?;
+        let logits = self.model.decode(&features, &prompts)?.logits;
+        let logits = logits.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+        let mut next = 0;
+        let mut replies = Vec::with_capacity(rows.len());
+        for row in rows {
+            let mut planes = Vec::with_capacity(row.outputs.len());
+            let mut not_finite = 0;
+            for _ in &row.outputs {
+                let (plane, count) = plane(&logits.get(next)?, row.want)?;
+                next += 1;
+                not_finite += count;
+                planes.push(plane);
+            }
+            replies.push(match not_finite {
+                0 => Ok(Reply { planes }),
+                count => Err(SegmentError::NotFinite { count }),
+            });
+        }
+        Ok(replies)
+    }
+
+    fn prompts(&self, prompt: &Prompt) -> Result<Prompts> {
+        let place = |values: Vec<f32>, shape: &[usize]| -> Result<Tensor> {
+            Ok(Tensor::from_vec(values, shape, &self.place.device)?.to_dtype(self.place.dtype)?)
+        };
+        let mut prompts = Prompts::default();
+        if let Some(corners) = prompt.box_px {
+            prompts.boxes = Some(place(corners.to_vec(), &[1, 4])?);
+        }
+        let points = &prompt.points_px;
+        if !points.is_empty() {
+            let xy = points.iter().flat_map(|(xy, _)| *xy).collect();
+            prompts.points = Some(place(xy, &[1, points.len(), 2])?);
+            let inside = points
+                .iter()
+                .map(|&(_, inside)| f32::from(u8::from(inside)))
+                .collect();
+            prompts.point_labels = Some(place(inside, &[1, points.len()])?);
+        }
+        Ok(prompts)
+    }
+}
+
+/// The output of one frame and how many of its logits are not finite; `logits` is `[classes, side, side]`.
+fn plane(logits: &Tensor, want: Want) -> Result<(Plane, usize)> {
+    let classes = logits.dim(0)?;
+    match want {
+        Want::Labels => {
+            let labels = argmax(&logits.flatten_all()?.to_vec1::<f32>()?, classes);
+            Ok((Plane::Labels(labels.ids), labels.not_finite))
+        }
+        Want::Probabilities => {
+            let (_, height, width) = logits.dims3()?;
+            let pixels = logits.reshape((classes, height * width))?.t()?.contiguous()?; // [pixels, classes]
+            let values = softmax(&pixels)?
+                .t()?
+                .contiguous()?
+                .flatten_all()?
+                .to_vec1::<f32>()?;
+            let not_finite = values.iter().filter(|v| !v.is_finite()).count();
+            Ok((Plane::Probabilities(values), not_finite))
+        }
+    }
+}
+
+impl Segmenter for PlainSegmenter {
+    fn spec(&self) -> &SegmenterSpec {
+        &self.spec
+    }
+
+    fn segment(
+        &mut self,
+        requests: &[Request],
+        deadline: Option<Instant>,
+    ) -> Vec<Result<Reply, SegmentError>> {
+        let mut results: Vec<Result<Reply, SegmentError>> = requests
+            .iter()
+            .map(|r| self.check(r).map(|()| Reply { planes: Vec::new() }))
+            .collect();
+        let mut open: Vec<usize> = (0..requests.len()).filter(|&i| results[i].is_ok()).collect();
+        while let Some(&first) = open.first() {
+            let alike = |i: &usize| {
+                let (a, b) = (&requests[*i], &requests[first]);
+                a.frames.len() == b.frames.len() && a.prompt == b.prompt
+            };
+            let (batch, rest): (Vec<usize>, Vec<usize>) = open.iter().partition(|i| alike(i));
+            open = rest;
+            if deadline.is_some_and(|d| Instant::now() >= d) {
+                batch.iter().for_each(|&i| results[i] = Err(SegmentError::Late));
+                continue;
+            }
+            let rows: Vec<&Request> = batch.iter().map(|&i| &requests[i]).collect();
+            match self.pool.install(|| self.run(&rows)) {
+                Ok(replies) => batch
+                    .iter()
+                    .zip(replies)
+                    .for_each(|(&i, reply)| results[i] = reply),
+                Err(error) => {
+                    let error = SegmentError::Forward(error.to_string());
+                    batch.iter().for_each(|&i| results[i] = Err(error.clone()));
+                }
+            }
+        }
+        results
+    }
+}

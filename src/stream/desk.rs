@@ -1,0 +1,151 @@
+//! What a worker and its ports share: a queue and a mailbox per stream.
+
+use super::stats::Recent;
+use super::time::Clock;
+use crate::segmenter::{Reply, Request, SegmentError, StreamId};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Most clips in one batch: each takes the memory of a forward pass.
+const BATCH_CLIPS: usize = 8;
+
+/// One clip to run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    /// The epoch of its frames.
+    pub epoch: u64,
+    /// Number of the clip, unique within its engine.
+    pub clip: u64,
+    /// What the segmenter is asked.
+    pub request: Request,
+}
+
+/// The answer to a [`Job`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Done {
+    /// Whose clip it was.
+    pub stream: StreamId,
+    /// The job's epoch.
+    pub epoch: u64,
+    /// The job's number.
+    pub clip: u64,
+    /// Planes, or why there are none.
+    pub result: std::result::Result<Reply, SegmentError>,
+    /// Time the forward pass took.
+    pub forward_nanos: u64,
+}
+
+/// Numbers of a worker.
+#[derive(Debug, Clone, Default)]
+pub struct WorkerStats {
+    /// Nanoseconds per forward pass.
+    pub forward_nanos: Recent,
+    /// Forward passes that have been answered, failed ones included.
+    pub passes: u64,
+    /// How often the model was opened anew.
+    pub restarts: u64,
+    /// The largest batch so far, in clips.
+    pub largest_batch: usize,
+}
+
+pub(super) enum Command {
+    Run(Job),
+    Reset,
+}
+
+/// What the thread does next.
+pub(super) enum Work {
+    Batch(Vec<Job>),
+    Reset(StreamId),
+    Stop,
+}
+
+/// One stream's part of the desk.
+#[derive(Default)]
+pub(super) struct Lane {
+    /// With the order of their arrival.
+    pub commands: VecDeque<(u64, Command)>,
+    pub mailbox: VecDeque<Done>,
+    /// A job of this stream is under way.
+    pub busy: bool,
+    pub interrupted: bool,
+}
+
+/// What worker and ports share. The lock is held for queue operations only.
+#[derive(Default)]
+pub(super) struct Desk {
+    pub lanes: BTreeMap<StreamId, Lane>,
+    pub arrivals: u64,
+    /// When the batch under way was begun.
+    pub busy_since_nanos: Option<u64>,
+    pub stopping: bool,
+    /// The thread has ended, or nobody waits for it any more.
+    pub gone: bool,
+    pub stats: WorkerStats,
+}
+
+pub(super) struct Shared {
+    pub desk: Mutex<Desk>,
+    /// Signals the thread: commands or stop.
+    pub work: Condvar,
+    /// Signals the ports: answers, interrupts or gone.
+    pub news: Condvar,
+    pub clock: Clock,
+}
+
+impl Shared {
+    /// The desk; it holds plain queues, so a panic elsewhere cannot have left it half changed.
+    pub fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Desk {
+    /// The command that came first; with it, where it is a clip, the waiting clips of other streams.
+    pub fn next_work(&mut self, now_nanos: u64) -> Option<Work> {
+        if self.stopping {
+            return Some(Work::Stop);
+        }
+        let arrival = |lane: &Lane| lane.commands.front().map(|(order, _)| *order);
+        let (first, _) = self
+            .lanes
+            .iter()
+            .filter_map(|(id, lane)| Some((*id, arrival(lane)?)))
+            .min_by_key(|x| x.1)?;
+        let lane = self.lanes.get_mut(&first)?;
+        if matches!(lane.commands.front(), Some((_, Command::Reset))) {
+            lane.commands.pop_front();
+            return Some(Work::Reset(first));
+        }
+        let mut batch = Vec::new();
+        let others = self.lanes.keys().copied().filter(|id| *id != first);
+        for id in std::iter::once(first).chain(others).collect::<Vec<_>>() {
+            let Some(lane) = self.lanes.get_mut(&id) else {
+                continue;
+            };
+            if let Some((order, command)) = lane.commands.pop_front() {
+                match command {
+                    Command::Run(job) => {
+                        lane.busy = true;
+                        batch.push(job);
+                    }
+                    Command::Reset => lane.commands.push_front((order, command)),
+                }
+            }
+            if batch.len() == BATCH_CLIPS {
+                break;
+            }
+        }
+        self.busy_since_nanos = Some(now_nanos);
+        self.stats.largest_batch = self.stats.largest_batch.max(batch.len());
+        Some(Work::Batch(batch))
+    }
+
+    pub fn enqueue(&mut self, stream: StreamId, command: Command) {
+        let order = self.arrivals;
+        self.arrivals += 1;
+        if let Some(lane) = self.lanes.get_mut(&stream) {
+            lane.commands.push_back((order, command));
+        }
+    }
+}

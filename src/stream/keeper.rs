@@ -1,0 +1,99 @@
+//! The model in the worker's hands: opened, run with panics contained, and opened anew after faults.
+
+use super::restart::BackOff;
+use super::time::Clock;
+use super::worker::Open;
+use crate::error::{Error, Result};
+use crate::segmenter::{
+    Reply, Request, SegmentError, Segmenter, SegmenterSpec, StreamId, panic_message, segment_isolated,
+};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Keeps the model in working order.
+#[derive(Default)]
+pub(super) struct Keeper {
+    pub segmenter: Option<Box<dyn Segmenter>>,
+    /// What the model said of itself when it was first opened.
+    pub spec: Option<SegmenterSpec>,
+    back_off: BackOff,
+    pub restarts: u64,
+    /// Why the model is not open.
+    trouble: String,
+}
+
+impl Keeper {
+    /// Opens the model, panics contained.
+    pub fn open(&mut self, open: &Open) -> Result<Box<dyn Segmenter>> {
+        let unavailable = |why| Error::Unavailable {
+            what: "the model".into(),
+            why,
+        };
+        let segmenter = catch_unwind(AssertUnwindSafe(|| open())).unwrap_or_else(|payload| {
+            Err(unavailable(format!(
+                "opening it panicked: {}",
+                panic_message(payload.as_ref())
+            )))
+        })?;
+        match &self.spec {
+            Some(spec) if spec != segmenter.spec() => {
+                Err(unavailable("its file was exchanged meanwhile".into()))
+            }
+            _ => Ok(segmenter),
+        }
+    }
+
+    /// Runs a batch on the model, opening it first where it is not open and may be.
+    pub fn run(
+        &mut self,
+        requests: &[Request],
+        open: &Open,
+        clock: &Clock,
+    ) -> Vec<std::result::Result<Reply, SegmentError>> {
+        if self.segmenter.is_none() && self.back_off.may_open(clock()) {
+            match self.open(open) {
+                Ok(segmenter) => {
+                    self.segmenter = Some(segmenter);
+                    self.restarts += 1;
+                }
+                Err(error) => {
+                    self.trouble = error.to_string();
+                    self.back_off.pause(clock());
+                }
+            }
+        }
+        let Some(segmenter) = &mut self.segmenter else {
+            let error = SegmentError::Forward(format!("the model is not open: {}", self.trouble));
+            return requests.iter().map(|_| Err(error.clone())).collect();
+        };
+        let results = segment_isolated(segmenter.as_mut(), requests, None);
+        if results.iter().any(std::result::Result::is_ok) {
+            self.back_off.succeeded();
+        }
+        for error in results.iter().filter_map(|result| result.as_ref().err()) {
+            if self.back_off.failed(error, clock()) {
+                self.trouble = format!("it is opened anew after: {error}");
+                self.discard();
+            }
+        }
+        results
+    }
+
+    pub fn reset(&mut self, stream: StreamId) {
+        let Some(segmenter) = &mut self.segmenter else {
+            return;
+        };
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| segmenter.reset(stream))) {
+            // Its state cannot be trusted any more.
+            self.trouble = format!("resetting it panicked: {}", panic_message(payload.as_ref()));
+            self.discard();
+        }
+    }
+
+    /// Frees the model, even one whose own clean-up panics.
+    pub fn discard(&mut self) {
+        let segmenter = self.segmenter.take();
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(segmenter))) {
+            tracing::warn!("freeing the model panicked: {}", panic_message(payload.as_ref()));
+        }
+    }
+}

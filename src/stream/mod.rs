@@ -1,0 +1,62 @@
+//! The stream engine: from a sequence of frames to one mask per frame, without knowing where frames come from or
+//! what runs the model.
+//!
+//! ```text
+//! frames --> ring --> window --clips--> worker --planes--> fuse --> outcome of each frame
+//! ```
+//!
+//! * [`window`]: which source frames make a clip, and which frames its outputs serve; pure index arithmetic.
+//! * [`ring`]: the model-side frames a clip can still need, under stable indices; [`past`]: those of a live clip.
+//! * [`fuse`]: outputs to masks: turned upright, averaged where several clips serve a frame.
+//! * [`engine`]: the bookkeeping that joins them, [`exact`] or [`live`]; never waits, never reads a clock.
+//! * [`worker`]: the one thread that owns the [`Segmenter`](crate::segmenter::Segmenter), which it opens anew after
+//!   faults as [`restart`] says; [`supervisor`] replaces one that hangs.
+//! * [`stats`], [`time`]: what is measured, and in what.
+//!
+//! ```
+//! use masam::segmenter::{ModelFrame, Prompt, StreamId};
+//! use masam::stream::{Emit, Engine, EngineConfig, ExactConfig, FrameTime, Outcome, Window};
+//! # use masam::{geometry::Orientation, labels::ClassSet, segmenter::*};
+//! # fn segment(request: &Request) -> Reply { Reply { planes: vec![Plane::Labels(vec![3])] } }
+//! # let spec = SegmenterSpec { model_id: "x".into(), clip_frames: 5, side_px: 1, classes: ClassSet::endovis_2018(),
+//! #     resize: Resize::Area, orientation: Orientation::Upright, frame_interval_nanos: None,
+//! #     temporal: Temporal::Centered, untrained: true, device: "none".into() };
+//! let window = Window { clip_frames: 5, emit: Emit::Newest, hop_frames: 1, stride_frames: 1 };
+//! let stream = StreamId(0);
+//! let config = ExactConfig { stream, window, prompt: Prompt::default(), keep_probabilities: false };
+//! let mut engine = Engine::new(0, EngineConfig::Exact(config), &spec)?;
+//! let frame = ModelFrame { rgb: [0_u8; 3].into() };
+//! let index = engine.push(Some(frame), FrameTime::default()).unwrap_or_default();
+//! while let Some(job) = engine.next_job() {
+//!     let result = Ok(segment(&job.request)); // or on a Worker
+//!     let (epoch, clip) = (job.epoch, job.clip);
+//!     engine.accept(masam::stream::Done { stream, epoch, clip, result, forward_nanos: 0 });
+//! }
+//! assert!(matches!(engine.take(index), Outcome::Mask(mask) if *mask.labels == [3]));
+//! # Ok::<(), masam::Error>(())
+//! ```
+
+mod desk;
+pub mod engine;
+pub mod exact;
+pub mod fuse;
+mod keeper;
+pub mod live;
+pub mod past;
+mod port;
+pub mod restart;
+pub mod ring;
+pub mod stats;
+pub mod supervisor;
+pub mod time;
+pub mod window;
+pub mod worker;
+
+pub use engine::{Engine, EngineConfig, Mask, Outcome};
+pub use exact::ExactConfig;
+pub use live::LiveConfig;
+pub use past::Spacing;
+pub use supervisor::{Incident, Supervisor};
+pub use time::{Clock, FrameTime};
+pub use window::{Emit, Window};
+pub use worker::{Done, Job, Open, Port, Priority, Stopped, Wait, Worker, WorkerConfig};

@@ -1,0 +1,244 @@
+//! Keeps a worker going: gives up one whose forward pass hangs and starts another in its place.
+//!
+//! A pass counts as hung after `max(watchdog, 10 x its own median)`. Its thread cannot be ended, only left to
+//! itself; with it goes the memory of a model, so after [`MOST_DETACHED`] of them inference stays off.
+
+use super::stats::Recent;
+use super::worker::{Open, Port, Stopped, Worker, WorkerConfig, WorkerStats};
+use crate::error::Result;
+use crate::segmenter::{SegmenterSpec, StreamId};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Threads left to themselves before inference stays off.
+pub const MOST_DETACHED: u32 = 2;
+
+/// A pass is hung only when it takes so many times its median.
+const TIMES_MEDIAN: u64 = 10;
+
+/// Something that happened to the worker; whoever tends it reports it once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Incident {
+    /// A pass was given up after that long; another worker has taken over.
+    Replaced {
+        /// How long it had been running.
+        after_nanos: u64,
+    },
+    /// As before, but it was one too many or no thread could be started: inference stays off.
+    Off {
+        /// Why.
+        cause: String,
+    },
+}
+
+/// Owner of the current worker.
+pub struct Supervisor {
+    config: WorkerConfig,
+    open: Open,
+    spec: SegmenterSpec,
+    watchdog_nanos: u64,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    /// `None` when inference is off.
+    worker: Option<Worker>,
+    detached: u32,
+    /// Why there is no worker any more.
+    off: Option<String>,
+    /// Of workers that were given up.
+    restarts_before: u64,
+    passes_before: u64,
+    forward_nanos: Recent,
+}
+
+impl Supervisor {
+    /// Opens the model on a worker of its own. `detached` counts threads that were given up before.
+    ///
+    /// # Errors
+    /// As [`Worker::spawn`].
+    pub fn start(config: WorkerConfig, open: Open, watchdog_nanos: u64, detached: u32) -> Result<Self> {
+        let worker = Worker::spawn(config.clone(), Arc::clone(&open))?;
+        let spec = worker.spec().clone();
+        let off = (detached >= MOST_DETACHED).then(|| too_many(detached));
+        let worker = off.is_none().then_some(worker);
+        let inner = Inner {
+            worker,
+            detached,
+            off,
+            restarts_before: 0,
+            passes_before: 0,
+            forward_nanos: Recent::default(),
+        };
+        Ok(Self {
+            config,
+            open,
+            spec,
+            watchdog_nanos,
+            inner: Mutex::new(inner),
+        })
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the model wants and gives.
+    pub fn spec(&self) -> &SegmenterSpec {
+        &self.spec
+    }
+
+    /// A port of the current worker for `stream`; `None` when inference is off.
+    pub fn port(&self, stream: StreamId) -> Option<Port> {
+        self.inner().worker.as_ref().map(|worker| worker.port(stream))
+    }
+
+    /// Why inference stays off; `None` while it does not.
+    pub fn off(&self) -> Option<String> {
+        self.inner().off.clone()
+    }
+
+    /// Threads that were given up.
+    pub fn detached(&self) -> u32 {
+        self.inner().detached
+    }
+
+    /// What has been measured, over all workers.
+    pub fn stats(&self) -> WorkerStats {
+        let inner = self.inner();
+        let mut stats = inner.worker.as_ref().map(Worker::stats).unwrap_or_default();
+        if stats.forward_nanos.percentile(50).is_none() {
+            stats.forward_nanos = inner.forward_nanos.clone();
+        }
+        stats.restarts += inner.restarts_before;
+        stats.passes += inner.passes_before;
+        stats
+    }
+
+    /// Looks whether the pass under way hangs at `now_nanos` (of the worker's clock), and replaces its worker if so.
+    pub fn tend(&self, now_nanos: u64) -> Option<Incident> {
+        let mut inner = self.inner();
+        let worker = inner.worker.as_ref()?;
+        let after_nanos = worker.busy_nanos(now_nanos)?;
+        if after_nanos < self.watchdog_nanos {
+            return None;
+        }
+        let stats = worker.stats();
+        let median = stats
+            .forward_nanos
+            .percentile(50)
+            .or_else(|| inner.forward_nanos.percentile(50));
+        if after_nanos < median.unwrap_or(0).saturating_mul(TIMES_MEDIAN) {
+            return None;
+        }
+        inner.restarts_before += stats.restarts + 1;
+        inner.passes_before += stats.passes;
+        if stats.forward_nanos.percentile(50).is_some() {
+            inner.forward_nanos = stats.forward_nanos;
+        }
+        if let Some(hung) = inner.worker.take()
+            && hung.stop(Duration::ZERO) == Stopped::Detached
+        {
+            inner.detached += 1;
+        }
+        let cause = if inner.detached >= MOST_DETACHED {
+            too_many(inner.detached)
+        } else {
+            match Worker::replace(self.config.clone(), Arc::clone(&self.open), self.spec.clone()) {
+                Ok(worker) => {
+                    inner.worker = Some(worker);
+                    return Some(Incident::Replaced { after_nanos });
+                }
+                Err(error) => error.to_string(),
+            }
+        };
+        inner.off = Some(cause.clone());
+        Some(Incident::Off { cause })
+    }
+
+    /// Ends the worker; see [`Worker::stop`].
+    pub fn stop(&self, within: Duration) -> Stopped {
+        let mut inner = self.inner();
+        let stopped = inner
+            .worker
+            .take()
+            .map_or(Stopped::Joined, |worker| worker.stop(within));
+        if stopped == Stopped::Detached {
+            inner.detached += 1;
+        }
+        stopped
+    }
+}
+
+fn too_many(detached: u32) -> String {
+    format!("{detached} forward passes hung and hold their memory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::worker::tests::{LONG, gated_open, job};
+    use super::super::worker::{Priority, Wait};
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn config() -> WorkerConfig {
+        // The clock stands still: only the times given to `tend` count.
+        WorkerConfig {
+            name: "supervised".into(),
+            clock: Arc::new(|| 0),
+            priority: Priority::Inherited,
+        }
+    }
+
+    #[test]
+    fn a_hung_pass_is_replaced_once_and_then_inference_is_off() {
+        let (open, begun, leave) = gated_open();
+        let supervisor = Supervisor::start(config(), open, 30 * SECOND, 0).unwrap();
+        for round in 0..2 {
+            let port = supervisor.port(StreamId(1)).unwrap();
+            assert_eq!(supervisor.tend(100 * SECOND), None, "nothing is under way");
+            port.submit(job(&port, 0, 1));
+            begun.recv().unwrap();
+            assert_eq!(supervisor.tend(30 * SECOND - 1), None);
+            let incident = supervisor.tend(30 * SECOND).unwrap();
+            assert_eq!(port.wait(LONG), Wait::Gone);
+            match round {
+                0 => assert_eq!(
+                    incident,
+                    Incident::Replaced {
+                        after_nanos: 30 * SECOND
+                    }
+                ),
+                _ => {
+                    assert!(matches!(incident, Incident::Off { cause } if cause.contains("2 forward passes")))
+                }
+            }
+        }
+        assert!(supervisor.port(StreamId(1)).is_none() && supervisor.tend(900 * SECOND).is_none());
+        assert_eq!((supervisor.detached(), supervisor.stats().restarts), (2, 2));
+        leave.send(()).unwrap(); // both threads end
+        leave.send(()).unwrap();
+        assert_eq!(supervisor.stop(LONG), Stopped::Joined);
+    }
+
+    #[test]
+    fn stopping_while_a_pass_hangs_is_counted() {
+        let (open, begun, leave) = gated_open();
+        let supervisor = Supervisor::start(config(), open, 30 * SECOND, 1).unwrap();
+        let port = supervisor.port(StreamId(1)).unwrap();
+        port.submit(job(&port, 0, 1));
+        begun.recv().unwrap();
+        assert_eq!(supervisor.stop(Duration::from_millis(1)), Stopped::Detached);
+        assert_eq!(supervisor.detached(), 2);
+        leave.send(()).unwrap();
+        let (open, _begun, _leave) = gated_open();
+        assert!(
+            Supervisor::start(config(), open, 1, 2)
+                .unwrap()
+                .port(StreamId(1))
+                .is_none(),
+            "stays off"
+        );
+    }
+}

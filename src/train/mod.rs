@@ -1,0 +1,12 @@
+//! What training is made of: losses, trainable parameters, and an optimiser whose state is open.
+//!
+//! Gradients go through the plain forward of [`model`](crate::model) with FacT's factors apart. Candle's own
+//! generator cannot be seeded on the CPU and its AdamW hides its moments, so neither is used.
+
+pub mod loss;
+pub mod optimizer;
+pub mod parameters;
+
+pub use loss::{Losses, losses};
+pub use optimizer::{AdamW, AdamWConfig};
+pub use parameters::{Parameters, Trained};

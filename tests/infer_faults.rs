@@ -1,0 +1,126 @@
+//! `masaminfer` when the model fails: the video goes on, the bus and the viewer are told.
+
+mod stream_support;
+
+use gst::prelude::*;
+use gstreamer as gst;
+use masam::geometry::Size;
+use masam::gst::infer::Infer;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use stream_support::{Bench, Fake, class_of, gray_frame, infer_with, init, rgb_caps, status_of};
+
+const SIZE: Size = Size {
+    width_px: 32,
+    height_px: 16,
+};
+
+fn off(bench: &Bench) -> bool {
+    bench
+        .element
+        .property::<gst::Structure>("stats")
+        .get("inference-off")
+        .unwrap()
+}
+
+#[test]
+fn a_hung_pass_is_given_up_and_after_two_inference_stays_off() {
+    let fake = Fake::new();
+    let element = infer_with(&fake);
+    element.set_property("watchdog", 300_000_000_u64);
+    let bench = Bench::new(element, false);
+    bench.begin(&rgb_caps(SIZE, 25));
+    bench.push(gray_frame(SIZE, 1, 0)).unwrap();
+    assert_eq!(class_of(&bench.frames()[0]), Some(1));
+    fake.gate.set(false);
+
+    bench.push(gray_frame(SIZE, 2, 1)).unwrap();
+    let frame = bench.frames().remove(0);
+    assert_eq!(class_of(&frame), None);
+    assert!(status_of(&frame).unwrap().contains("given up"));
+    let complaints = bench.complaints();
+    assert!(
+        complaints[0].contains("hangs since") && complaints[0].contains("opened anew"),
+        "{complaints:?}"
+    );
+    assert!(!off(&bench));
+
+    // The second worker is given up too, and there is no third.
+    bench.push(gray_frame(SIZE, 3, 2)).unwrap();
+    bench.push(gray_frame(SIZE, 4, 3)).unwrap();
+    let frames = bench.frames();
+    assert_eq!(frames.len(), 2);
+    assert!(
+        status_of(&frames[1])
+            .unwrap()
+            .contains("inference is off: 2 forward passes hung")
+    );
+    assert!(bench.complaints()[0].contains("inference stays off"));
+    assert!(off(&bench));
+
+    // Also after a restart of the element: their memory is still held.
+    bench.element.set_state(gst::State::Null).unwrap();
+    bench.element.set_state(gst::State::Playing).unwrap();
+    assert!(off(&bench));
+    assert!(bench.complaints()[0].contains("inference stays off"));
+    bench.begin(&rgb_caps(SIZE, 25));
+    bench.push(gray_frame(SIZE, 5, 0)).unwrap();
+    assert!(
+        status_of(&bench.frames()[0])
+            .unwrap()
+            .contains("inference is off")
+    );
+    fake.gate.set(true); // lets the two threads end
+}
+
+#[test]
+fn a_model_that_cannot_be_opened_again_leaves_the_video_alone() {
+    init();
+    let fake = Fake::new();
+    let opened = Arc::new(AtomicUsize::new(0));
+    let element = gst::ElementFactory::make("masaminfer").build().unwrap();
+    let (inner, counter) = (fake.clone(), Arc::clone(&opened));
+    element.downcast_ref::<Infer>().unwrap().set_segmenter(move || {
+        if counter.fetch_add(1, Ordering::SeqCst) == 0 {
+            Ok(Box::new(inner.clone()))
+        } else {
+            Err(masam::Error::file("demo.safetensors", "it was deleted"))
+        }
+    });
+    let bench = Bench::new(element, false);
+    bench.begin(&rgb_caps(SIZE, 25));
+    fake.panicking.store(true, Ordering::SeqCst);
+    for index in 0..10_u8 {
+        bench.push(gray_frame(SIZE, index, index.into())).unwrap();
+    }
+    let frames = bench.frames();
+    assert_eq!(frames.len(), 10);
+    assert!(status_of(&frames[0]).unwrap().contains("told to panic"));
+    for frame in &frames[1..] {
+        assert!(
+            status_of(frame).unwrap().contains("it was deleted"),
+            "{:?}",
+            status_of(frame)
+        );
+    }
+    // At once after the panic, and then after pauses: not for every frame.
+    assert!((2..10).contains(&opened.load(Ordering::SeqCst)));
+    // Ten faults are four warnings: the 1st, 2nd, 4th and 8th.
+    assert_eq!(bench.complaints().len(), 4);
+}
+
+#[test]
+fn stopping_while_a_pass_hangs_does_not_wait_for_it() {
+    let fake = Fake::new();
+    fake.gate.set(false);
+    let bench = Bench::new(infer_with(&fake), true);
+    bench.begin(&rgb_caps(SIZE, 25));
+    bench.push(gray_frame(SIZE, 1, 0)).unwrap();
+    fake.gate.wait_for(1);
+    let begun = std::time::Instant::now();
+    bench.element.set_state(gst::State::Null).unwrap();
+    // The promise is half a second; a machine under load may take longer, but the pass would never end.
+    assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
+    assert_eq!(bench.stat_u32("detached"), 1);
+    fake.gate.set(true);
+}

@@ -1,0 +1,294 @@
+//! `masaminfer` in live mode: the video never waits.
+
+mod stream_support;
+
+use gst::prelude::*;
+use gstreamer as gst;
+use masam::geometry::Size;
+use masam::gst::meta::MaskMeta;
+use std::sync::atomic::Ordering;
+use stream_support::{Bench, Fake, class_of, gray_frame, infer_with, rgb_caps, status_of};
+
+const SIZE: Size = Size {
+    width_px: 32,
+    height_px: 16,
+};
+
+fn bench(fake: &Fake, live_source: bool, properties: &[(&str, &str)]) -> Bench {
+    let element = infer_with(fake);
+    for (name, value) in properties {
+        element.set_property_from_str(name, value);
+    }
+    let bench = Bench::new(element, live_source);
+    bench.begin(&rgb_caps(SIZE, 25));
+    bench
+}
+
+fn is_live(bench: &Bench) -> bool {
+    bench
+        .element
+        .property::<gst::Structure>("stats")
+        .get("live")
+        .unwrap()
+}
+
+/// Pushes a frame while no forward pass can end, so that it cannot be answered itself; what came out.
+fn push_unanswered(bench: &Bench, fake: &Fake, frame: gst::Buffer) -> gst::Buffer {
+    fake.gate.set(false);
+    bench.take();
+    bench.push(frame).unwrap();
+    fake.gate.set(true);
+    bench.frames().remove(0)
+}
+
+fn age_ms(buffer: &gst::Buffer) -> u64 {
+    MaskMeta::from_buffer(buffer).unwrap().age_nanos / 1_000_000
+}
+
+#[test]
+fn the_mode_follows_the_source_and_the_look_ahead() {
+    let fake = Fake::new();
+    for (live_source, properties, live) in [
+        (true, vec![], true),
+        (false, vec![], false),
+        (true, vec![("emit", "centre")], false),
+        (true, vec![("mode", "exact")], false),
+        (false, vec![("mode", "live")], true),
+    ] {
+        assert_eq!(
+            is_live(&bench(&fake, live_source, &properties)),
+            live,
+            "{live_source} {properties:?}"
+        );
+    }
+    let element = infer_with(&fake);
+    element.set_property_from_str("mode", "live");
+    element.set_property_from_str("emit", "ensemble");
+    let bus = gst::Bus::new();
+    element.set_bus(Some(&bus));
+    assert!(element.set_state(gst::State::Ready).is_err());
+    let message = bus.pop_filtered(&[gst::MessageType::Error]).unwrap();
+    let gst::MessageView::Error(error) = message.view() else {
+        unreachable!()
+    };
+    assert!(error.error().to_string().contains("the video never waits"));
+}
+
+#[test]
+fn a_model_that_never_answers_costs_masks_and_no_frame() {
+    let fake = Fake::new();
+    fake.gate.set(false);
+    let bench = bench(&fake, true, &[]);
+    for index in 0..100_u8 {
+        bench.push(gray_frame(SIZE, index, index.into())).unwrap();
+        let frames = bench.frames();
+        assert_eq!(frames.len(), 1, "each frame leaves at once");
+        assert_eq!(class_of(&frames[0]), None);
+        fake.gate.wait_for(1);
+    }
+    // One clip is under way and one waits; the others gave way to newer ones.
+    assert_eq!((bench.stat("clips-run"), bench.stat("clips-skipped")), (0, 98));
+    assert_eq!(bench.stat("frames-without-mask"), 100);
+    fake.gate.set(true);
+    bench.wait_for_passes(2);
+    // The newest clip before was of frame 99.
+    let frame = push_unanswered(&bench, &fake, gray_frame(SIZE, 100, 100));
+    assert_eq!((class_of(&frame), age_ms(&frame)), (Some(99), 40));
+    assert_eq!(fake.asked()[1].bytes, [95, 96, 97, 98, 99]);
+}
+
+#[test]
+fn masks_older_than_allowed_are_not_attached() {
+    let fake = Fake::new();
+    let bench = bench(&fake, true, &[("max-mask-age", "200000000")]);
+    bench.push(gray_frame(SIZE, 50, 0)).unwrap();
+    bench.wait_for_passes(1);
+    fake.gate.set(false);
+    bench.take();
+    let shown: Vec<_> = (1..9_u8)
+        .map(|index| {
+            bench.push(gray_frame(SIZE, 60, index.into())).unwrap();
+            let frame = bench.frames().remove(0);
+            class_of(&frame).map(|class| (class, age_ms(&frame)))
+        })
+        .collect();
+    let expected: Vec<_> = (1..9)
+        .map(|index| (index <= 5).then_some((50, index * 40)))
+        .collect();
+    assert_eq!(shown, expected);
+    fake.gate.set(true);
+    assert_eq!(bench.stat("mask-age-p50"), 120_000_000);
+}
+
+#[test]
+fn a_delay_gives_each_frame_its_own_mask_and_is_in_the_latency() {
+    let fake = Fake::new();
+    let bench = bench(&fake, true, &[("video-delay", "100000000")]);
+    assert_eq!(
+        bench.latency(),
+        (true, gst::ClockTime::from_mseconds(3 + 100 + 40))
+    );
+    let mut allocation = gst::query::Allocation::new(Some(&rgb_caps(SIZE, 25)), true);
+    assert!(bench.src.peer_query(&mut allocation));
+    assert_eq!(allocation.allocation_pools().next().unwrap().2, 4);
+    let mut shown = Vec::new();
+    for index in 0..30_u8 {
+        bench.push(gray_frame(SIZE, index, index.into())).unwrap();
+        bench.wait_for_passes(u64::from(index) + 1);
+        let frames = bench.frames();
+        assert_eq!(frames.len(), usize::from(index >= 3));
+        shown.extend(frames);
+    }
+    bench.end();
+    shown.extend(bench.frames());
+    assert_eq!(shown.len(), 30);
+    for (index, frame) in shown.iter().enumerate() {
+        assert_eq!((class_of(frame), age_ms(frame)), (Some(index as u8), 0));
+    }
+}
+
+#[test]
+fn without_timestamps_masks_age_by_arrival() {
+    let fake = Fake::new();
+    let bench = bench(&fake, true, &[("max-mask-age", "60000000000")]);
+    let untimed = |byte| {
+        let mut frame = gray_frame(SIZE, byte, 0);
+        frame.get_mut().unwrap().set_pts(gst::ClockTime::NONE);
+        frame
+    };
+    bench.push(untimed(7)).unwrap();
+    bench.wait_for_passes(1);
+    let frame = push_unanswered(&bench, &fake, untimed(8));
+    let meta = MaskMeta::from_buffer(&frame).unwrap();
+    assert_eq!((class_of(&frame), meta.running_time_nanos), (Some(7), None));
+    assert!(meta.age_nanos > 0);
+}
+
+#[test]
+fn a_stream_without_a_rate_is_cut_by_time() {
+    let mut fake = Fake::new();
+    fake.spec.frame_interval_nanos = Some(80_000_000);
+    let element = infer_with(&fake);
+    let bench = Bench::new(element, true);
+    bench.begin(&rgb_caps(SIZE, 0));
+    for index in 0..12_u8 {
+        bench.push(gray_frame(SIZE, index, index.into())).unwrap();
+        bench.wait_for_passes(u64::from(index) + 1);
+    }
+    assert_eq!(fake.asked()[11].bytes, [3, 5, 7, 9, 11]);
+}
+
+#[test]
+fn flush_discontinuity_and_new_caps_leave_no_mask_of_before() {
+    let fake = Fake::new();
+    let bench = bench(&fake, true, &[]);
+    let other = Size {
+        width_px: 20,
+        height_px: 30,
+    };
+    let mut size = SIZE;
+    let mut last_epoch = 0;
+    for change in 0..3_u8 {
+        bench.push(gray_frame(size, 10 + change, 0)).unwrap();
+        bench.wait_for_passes(bench_passes(&fake));
+        // While the next clip is under way the stream breaks off.
+        let begun = fake.asked().len();
+        fake.gate.set(false);
+        bench.push(gray_frame(size, 20 + change, 1)).unwrap();
+        fake.gate.wait_for(begun + 1);
+        let mut frame = gray_frame(size, 30 + change, 2);
+        match change {
+            0 => {
+                assert!(bench.src.push_event(gst::event::FlushStart::new()));
+                assert!(bench.src.push_event(gst::event::FlushStop::new(true)));
+                bench.segment();
+            }
+            1 => frame.get_mut().unwrap().set_flags(gst::BufferFlags::DISCONT),
+            _ => {
+                size = other;
+                frame = gray_frame(size, 30 + change, 2);
+                assert!(bench.src.push_event(gst::event::Caps::new(&rgb_caps(size, 25))));
+            }
+        }
+        bench.take();
+        bench.push(frame).unwrap();
+        assert_eq!(class_of(&bench.frames()[0]), None, "change {change}");
+        fake.gate.set(true);
+        bench.wait_for_passes(begun as u64 + 2);
+        let frame = push_unanswered(&bench, &fake, gray_frame(size, 40, 3));
+        let meta = MaskMeta::from_buffer(&frame).unwrap();
+        assert_eq!(
+            (class_of(&frame), meta.frame),
+            (Some(30 + change), size),
+            "change {change}"
+        );
+        assert!(meta.epoch > last_epoch);
+        last_epoch = meta.epoch;
+        assert_eq!(
+            fake.asked()[begun + 1].bytes,
+            [30 + change; 5],
+            "no frame from before in the clip"
+        );
+        bench.wait_for_passes(bench_passes(&fake));
+    }
+    // The answer to a clip of earlier caps finds nobody any more.
+    assert_eq!(bench.stat("answers-stale"), 2);
+}
+
+/// Passes that have been begun.
+fn bench_passes(fake: &Fake) -> u64 {
+    fake.asked().len() as u64
+}
+
+#[test]
+fn a_gap_does_not_take_the_mask_away() {
+    let fake = Fake::new();
+    let bench = bench(&fake, true, &[]);
+    bench.push(gray_frame(SIZE, 9, 0)).unwrap();
+    bench.wait_for_passes(1);
+    assert!(
+        bench
+            .src
+            .push_event(gst::event::Gap::new(gst::ClockTime::ZERO, gst::ClockTime::NONE))
+    );
+    let frame = push_unanswered(&bench, &fake, gray_frame(SIZE, 11, 4));
+    assert_eq!(class_of(&frame), Some(9));
+}
+
+#[test]
+fn faults_are_said_to_the_viewer_until_they_are_over() {
+    let fake = Fake::new();
+    let bench = bench(&fake, true, &[]);
+    fake.failing.store(true, Ordering::SeqCst);
+    bench.push(gray_frame(SIZE, 5, 0)).unwrap();
+    bench.wait_for_passes(1);
+    let frame = push_unanswered(&bench, &fake, gray_frame(SIZE, 6, 1));
+    assert!(status_of(&frame).unwrap().contains("told to fail"));
+    assert_eq!(class_of(&frame), None);
+    bench.wait_for_passes(2);
+    fake.failing.store(false, Ordering::SeqCst);
+    bench.push(gray_frame(SIZE, 7, 2)).unwrap();
+    bench.wait_for_passes(3);
+    let frame = push_unanswered(&bench, &fake, gray_frame(SIZE, 8, 3));
+    assert_eq!((class_of(&frame), status_of(&frame)), (Some(7), None));
+    assert!(bench.complaints().iter().all(|c| c.starts_with("warning")));
+}
+
+#[test]
+fn time_that_jumps_back_is_a_new_start() {
+    let fake = Fake::new();
+    let bench = bench(&fake, true, &[]);
+    bench.push(gray_frame(SIZE, 50, 100)).unwrap();
+    bench.wait_for_passes(1);
+    // Jitter is not: two frames change places.
+    let frame = push_unanswered(&bench, &fake, gray_frame(SIZE, 51, 98));
+    assert_eq!(class_of(&frame), Some(50));
+    bench.wait_for_passes(2);
+    // A source that began anew without saying so: the mask of before would look 4 s younger than it is.
+    let frame = push_unanswered(&bench, &fake, gray_frame(SIZE, 52, 0));
+    assert_eq!(class_of(&frame), None);
+    bench.wait_for_passes(3);
+    let frame = push_unanswered(&bench, &fake, gray_frame(SIZE, 53, 1));
+    assert_eq!((class_of(&frame), age_ms(&frame)), (Some(52), 40));
+    assert_eq!(fake.asked()[2].bytes, [52; 5]);
+}

@@ -1,0 +1,81 @@
+//! The reference tensors that are part of the program, and the large ones where they are at hand.
+
+use candle_core::{DType, Device};
+use masam::golden::{self, FIXTURES, GoldenFile, Setting};
+use std::path::Path;
+
+const SETTING: Setting = Setting {
+    device: Device::Cpu,
+    precision: DType::F32,
+};
+
+#[test]
+fn every_fixture_passes() {
+    assert_eq!(FIXTURES.len(), 14);
+    let mut failed = Vec::new();
+    for fixture in FIXTURES {
+        let file = GoldenFile::from_bytes(fixture.name, fixture.bytes.to_vec()).unwrap();
+        let check = golden::run(&file, &SETTING)
+            .unwrap()
+            .expect("a forward pass can be checked");
+        println!("{check}");
+        assert!(
+            check.measures.len() >= 3 + file.config().unwrap().encoder_depth,
+            "{check}: blocks are compared too"
+        );
+        if !check.passed() {
+            failed.push(fixture.name);
+        }
+    }
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+#[test]
+fn a_wrong_result_fails() {
+    let fixture = FIXTURES.iter().find(|f| f.name == "sam_box").unwrap();
+    // The last bytes belong to the last tensor; a float near zero becomes a large one.
+    let mut bytes = fixture.bytes.to_vec();
+    let end = bytes.len();
+    bytes[end - 4..].copy_from_slice(&1e3f32.to_le_bytes());
+    let file = GoldenFile::from_bytes("damaged", bytes).unwrap();
+    assert!(!golden::run(&file, &SETTING).unwrap().unwrap().passed());
+}
+
+#[test]
+fn the_large_reference_tensors_pass_where_they_are() {
+    let folder = std::env::var("MASAM_GOLDENS").unwrap_or_else(|_| "../shared/goldens".into());
+    let Ok(entries) = std::fs::read_dir(Path::new(&folder)) else {
+        println!("SKIPPED: no folder {folder}; set MASAM_GOLDENS to one with reference tensors");
+        return;
+    };
+    let mut checked = 0;
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|e| e != "safetensors") {
+            continue;
+        }
+        if let Some(check) = golden::run(&GoldenFile::open(&path).unwrap(), &SETTING).unwrap() {
+            println!("{check}");
+            assert!(check.passed(), "{check}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 0, "{folder} holds nothing that can be checked");
+}
+
+#[test]
+fn metadata_out_of_bounds_is_an_error() {
+    let fixture = FIXTURES[0];
+    let text = String::from_utf8_lossy(fixture.bytes).into_owned();
+    for (good, bad) in [
+        ("\"frames\":\"3\"", "\"frames\":\"0\""),
+        ("\"image\":\"48\"", "\"image\":\"47\""),
+    ] {
+        assert!(text.contains(good), "{good} is not in {}", fixture.name);
+        let at = text.find(good).unwrap();
+        let mut bytes = fixture.bytes.to_vec();
+        bytes[at..at + bad.len()].copy_from_slice(bad.as_bytes());
+        let file = GoldenFile::from_bytes("bad", bytes).unwrap();
+        assert!(golden::run(&file, &SETTING).is_err(), "{bad}");
+    }
+}
