@@ -3,17 +3,38 @@
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 const FRAMES: usize = 12;
+/// Longest a command may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(180);
 
+/// Runs the program to its end, or to a failure of the test when it does not come to one.
 fn masam(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_masam"))
+    let child = Command::new(env!("CARGO_BIN_EXE_masam"))
         .args(arguments)
-        .output()
-        .unwrap()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let id = child.id();
+    let (ended, end) = mpsc::channel();
+    let waiting = std::thread::spawn(move || {
+        let output = child.wait_with_output();
+        // Nobody listens any more once the patience is over.
+        let _ = ended.send(());
+        output
+    });
+    if end.recv_timeout(PATIENCE).is_err() {
+        let kill = Command::new("kill").args(["-KILL", &id.to_string()]).status();
+        let output = waiting.join().unwrap().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        panic!("{arguments:?} did not end in {PATIENCE:?} (killed: {kill:?}): {said}");
+    }
+    waiting.join().unwrap().unwrap()
 }
 
 /// Runs and expects success; gives what was said on standard error.

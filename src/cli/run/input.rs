@@ -70,9 +70,9 @@ impl Input {
     /// The elements that read it, the last one unlinked.
     pub(super) fn elements(&self) -> String {
         match self {
-            Self::File(_) => "filesrc name=source ! decodebin".into(),
+            Self::File(_) => "filesrc name=source ! decodebin name=decoder".into(),
             Self::Pictures(_) => "appsrc name=source format=time block=true max-buffers=2".into(),
-            Self::Camera(_) => "v4l2src name=source ! decodebin".into(),
+            Self::Camera(_) => "v4l2src name=source ! decodebin name=decoder".into(),
             Self::Address(_) => "uridecodebin name=source".into(),
             Self::Description(text) => text.clone(),
         }
@@ -132,6 +132,24 @@ impl Input {
             |stem| stem.to_string_lossy().into_owned(),
         )
     }
+}
+
+/// Whether `reader` has stopped reading: it has streaming tasks, and all of them pause.
+///
+/// A source pauses its task at its end and on an error, and says which on the bus. decodebin however swallows what
+/// an element says while it is being plugged in, and a broken file's demuxer may fail within that time.
+pub(super) fn has_stopped(reader: &gst::Bin) -> bool {
+    let mut paused = 0;
+    for element in reader.iterate_recurse().into_iter().flatten() {
+        for pad in element.pads() {
+            match pad.task_state() {
+                gst::TaskState::Started => return false,
+                gst::TaskState::Paused => paused += 1,
+                _ => {}
+            }
+        }
+    }
+    paused > 0
 }
 
 /// Pictures in a folder, `frame2.png` before `frame10.png`.
@@ -243,6 +261,34 @@ mod tests {
                 "frame10.png"
             ]
         );
+    }
+
+    #[test]
+    fn a_source_at_its_end_has_stopped() {
+        gst::init().unwrap();
+        let play = |description: &str| {
+            let bin = gst::parse::bin_from_description(description, false).unwrap();
+            let pipeline = gst::Pipeline::new();
+            pipeline.add(&bin).unwrap();
+            pipeline.set_state(gst::State::Playing).unwrap();
+            (pipeline, bin)
+        };
+        let (endless, bin) = play("fakesrc ! fakesink");
+        endless.state(gst::ClockTime::from_seconds(10)).0.unwrap();
+        assert!(!has_stopped(&bin));
+        endless.set_state(gst::State::Null).unwrap();
+        assert!(!has_stopped(&bin), "nothing that could have stopped");
+        let (ended, bin) = play("fakesrc num-buffers=3 ! fakesink");
+        let bus = ended.bus().unwrap();
+        bus.timed_pop_filtered(gst::ClockTime::from_seconds(10), &[gst::MessageType::Eos])
+            .unwrap();
+        // The task pauses right after it has sent the end.
+        let patience = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !has_stopped(&bin) && std::time::Instant::now() < patience {
+            std::thread::yield_now();
+        }
+        assert!(has_stopped(&bin));
+        ended.set_state(gst::State::Null).unwrap();
     }
 
     #[test]

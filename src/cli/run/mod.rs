@@ -16,7 +16,7 @@ use clap::Args;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use indicatif::{ProgressBar, ProgressStyle};
-use input::Input;
+use input::{Input, has_stopped};
 use output::{Masks, Output};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -76,6 +76,8 @@ pub struct Run {
 
 /// Longest wait for the muxer to finish a file after an error or Ctrl-C.
 const FINISH: Duration = Duration::from_secs(20);
+/// Longest wait for an error or an end to be announced after an input has stopped without a frame.
+const SILENCE: Duration = Duration::from_secs(2);
 
 impl Run {
     pub(super) fn run(self) -> Result<ExitCode> {
@@ -128,7 +130,7 @@ impl Run {
                 // An empty file helps nobody; there may be none.
                 let _ = std::fs::remove_file(path);
             }
-            outcome?;
+            outcome.with_context(|| self.input.clone())?;
             bail!("{}: no video frames", self.input);
         }
         if let (Some(picture), Output::Video(video)) = (&self.contact_sheet, &output) {
@@ -260,6 +262,11 @@ async fn play(pipeline: &gst::Pipeline, frames: &Frames, all: Option<u64>) -> Re
     // None while playing; afterwards until when the muxer may take to finish.
     let mut finishing: Option<Instant> = None;
     let mut tick = tokio::time::interval(Duration::from_millis(50));
+    let reader = ["decoder", "source"]
+        .iter()
+        .find_map(|name| pipeline.by_name(name)?.downcast::<gst::Bin>().ok());
+    // Since when nothing is read any more, as long as nothing has been read at all.
+    let mut stopped: Option<Instant> = None;
     loop {
         tokio::select! {
             _ = tokio::signal::ctrl_c() => {
@@ -292,6 +299,11 @@ async fn play(pipeline: &gst::Pipeline, frames: &Frames, all: Option<u64>) -> Re
                 gst::MessageView::Warning(warning) => bar.println(format!("masam: {}", warning.error())),
                 _ => {}
             }
+        }
+        let silent = frames.read.load(Ordering::Relaxed) == 0 && reader.as_ref().is_some_and(has_stopped);
+        stopped = silent.then(|| stopped.unwrap_or_else(Instant::now));
+        if stopped.is_some_and(|since| since.elapsed() >= SILENCE) {
+            return outcome.and(Err(anyhow!("GStreamer finds no video in it")));
         }
         if finishing.is_some_and(|until| Instant::now() >= until) {
             return outcome.and(Err(anyhow!(
