@@ -46,6 +46,8 @@ pub struct Measure {
     pub max_rel_err: f64,
     /// Root mean square difference over the same.
     pub rms: f64,
+    /// Bound of `max_rel_err` that holds for this tensor instead of the run's [`Tolerance`].
+    pub bound: Option<f64>,
 }
 
 impl Measure {
@@ -55,6 +57,7 @@ impl Measure {
             name: name.into(),
             max_rel_err: f64::INFINITY,
             rms: f64::INFINITY,
+            bound: None,
         };
         if got.len() != wanted.len() || got.is_empty() {
             return infinite;
@@ -74,11 +77,21 @@ impl Measure {
             name: name.into(),
             max_rel_err: max / scale,
             rms: (squares / got.len() as f64).sqrt() / scale,
+            bound: None,
+        }
+    }
+
+    /// The error as a share of what it may be: above 1 is a failure, and so is NaN.
+    pub fn share(&self, tolerance: &Tolerance) -> f64 {
+        let share = |error: f64, bound: f64| if error == 0.0 { 0.0 } else { error / bound };
+        match self.bound {
+            Some(bound) => share(self.max_rel_err, bound),
+            None => share(self.max_rel_err, tolerance.max).max(share(self.rms, tolerance.rms)),
         }
     }
 
     fn within(&self, tolerance: &Tolerance) -> bool {
-        self.max_rel_err <= tolerance.max && self.rms <= tolerance.rms
+        self.share(tolerance) <= 1.0
     }
 }
 
@@ -122,6 +135,9 @@ impl fmt::Display for Check {
             "{} max_rel_err={max:.2e} rms={rms:.2e} label_agreement={agreement:.6} {verdict}",
             self.name
         )?;
+        if let Some((first, bound)) = self.measures.first().and_then(|m| Some((m, m.bound?))) {
+            write!(f, " (nearest to its bound: {}, {bound:.1e})", first.name)?;
+        }
         for failure in self.failures().filter(|m| Some(*m) != self.measures.first()) {
             write!(
                 f,

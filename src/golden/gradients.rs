@@ -66,8 +66,10 @@ pub(super) fn run(file: &GoldenFile, setting: &Setting) -> Result<Check> {
         ("ce", &found.cross_entropy),
         ("dice", &found.dice),
     ] {
-        let error = Measure::of(name, &flat(got)?, &file.floats(name)?.1).max_rel_err;
-        measures.push(scaled(name, error, LOSS));
+        measures.push(Measure {
+            bound: Some(LOSS),
+            ..Measure::of(name, &flat(got)?, &file.floats(name)?.1)
+        });
     }
     let names = file.names()?;
     let mut largest = 0f64;
@@ -89,7 +91,12 @@ pub(super) fn run(file: &GoldenFile, setting: &Setting) -> Result<Check> {
             None => f64::INFINITY,
         };
         let own = wanted.iter().fold(0f64, |m, v| m.max(f64::from(v.abs())));
-        measures.push(scaled(&key, error, GRADIENT * own + OF_LARGEST * largest));
+        // Some gradients are zero in truth: what is left of them is measured against the largest of all.
+        measures.push(bounded(
+            &key,
+            error / (own + OF_LARGEST / GRADIENT * largest),
+            GRADIENT,
+        ));
     }
     for (name, var) in parameters.trained() {
         if gradients.get(var.as_tensor()).is_some() && !names.contains(&format!("grad.{name}")) {
@@ -106,15 +113,11 @@ pub(super) fn run(file: &GoldenFile, setting: &Setting) -> Result<Check> {
         if !names.contains(&key) {
             // Frozen, or without a gradient: bit for bit what it was.
             let before = weights.get(name).map(flat).transpose()?.unwrap_or_default();
-            measures.push(scaled(
-                &format!("frozen.{name}"),
-                worst(&got, &before),
-                f64::MIN_POSITIVE,
-            ));
+            measures.push(bounded(&format!("frozen.{name}"), worst(&got, &before), 0.0));
             continue;
         }
         let wanted = file.floats(&key)?.1;
-        measures.push(scaled(&key, worst(&got, &wanted), 5.0 * STEP));
+        measures.push(bounded(&key, worst(&got, &wanted), 5.0 * STEP));
         all += wanted.len();
         close += got
             .iter()
@@ -128,14 +131,9 @@ pub(super) fn run(file: &GoldenFile, setting: &Setting) -> Result<Check> {
     } else {
         all - close
     };
-    // Each measure is in units of its own bound.
-    let tolerance = Tolerance {
-        max: 1.0,
-        rms: 1.0,
-        margin: 0.0,
-    };
-    // The worst first: that is the one a report shows.
-    measures.sort_by(|a, b| b.max_rel_err.total_cmp(&a.max_rel_err));
+    // Every measure has a bound of its own; the one nearest to it first: that is the one a report shows.
+    let tolerance = Tolerance::of(DType::F32);
+    measures.sort_by(|a, b| b.share(&tolerance).total_cmp(&a.share(&tolerance)));
     Ok(Check {
         name: file.name.clone(),
         measures,
@@ -145,12 +143,13 @@ pub(super) fn run(file: &GoldenFile, setting: &Setting) -> Result<Check> {
     })
 }
 
-/// An error in units of its bound.
-fn scaled(name: &str, error: f64, bound: f64) -> Measure {
+/// A largest error and its bound.
+fn bounded(name: &str, error: f64, bound: f64) -> Measure {
     Measure {
         name: name.into(),
-        max_rel_err: error / bound,
-        rms: error / bound,
+        max_rel_err: error,
+        rms: error,
+        bound: Some(bound),
     }
 }
 
