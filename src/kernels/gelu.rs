@@ -41,6 +41,23 @@ impl simd::Body for GeluRows<'_> {
     }
 }
 
+struct SlopeRows<'a> {
+    x: &'a [f32],
+    grad: &'a [f32],
+    slopes: &'a mut [f32],
+}
+
+impl simd::Body for SlopeRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        for ((slope, x), grad) in self.slopes.iter_mut().zip(self.x).zip(self.grad) {
+            *slope = grad * math::gelu_slope::<FMA>(*x);
+        }
+    }
+}
+
 impl CustomOp1 for GeluOp {
     fn name(&self) -> &'static str {
         "gelu"
@@ -59,10 +76,17 @@ impl CustomOp1 for GeluOp {
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        // d/dx = (1 + erf(x / sqrt 2)) / 2 + x e^(-x^2/2) / sqrt(2 pi)
-        let cumulative = (x * std::f64::consts::FRAC_1_SQRT_2)?.erf()?.affine(0.5, 0.5)?;
-        let scale = 0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
-        let density = (x.sqr()? * -0.5)?.exp()?.affine(scale, 0.0)?;
-        Ok(Some(((cumulative + (x * density)?)? * grad)?))
+        let (x, grad) = (x.contiguous()?, grad.contiguous()?);
+        let mut slopes = vec![0f32; x.elem_count()];
+        super::with_elements(&x, |x| {
+            super::with_elements(&grad, |grad| {
+                for_rows(&mut slopes, 1, |first, slopes| {
+                    let (x, grad) = (&x[first..][..slopes.len()], &grad[first..][..slopes.len()]);
+                    simd::dispatch(SlopeRows { x, grad, slopes });
+                });
+                Ok(())
+            })
+        })?;
+        Ok(Some(Tensor::from_vec(slopes, x.shape(), x.device())?))
     }
 }

@@ -4,6 +4,7 @@
 
 use super::{is_cpu_f32, linear::for_rows, math::mul_add, simd};
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
 
 /// Normalises each row of `x`, `[.., width]`, with `weight` and `bias`, `[width]`. Differentiable in all three.
 ///
@@ -23,14 +24,10 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
 /// # Errors
 /// As [`layer_norm`].
 pub fn reference(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
-    normalised(x, eps)?.0.broadcast_mul(weight)?.broadcast_add(bias)
-}
-
-/// `x` with zero mean and unit variance in each row, and the factor 1 / sqrt(variance + eps) of each row.
-fn normalised(x: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
     let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
     let inverse = (centred.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?.recip()?;
-    Ok((centred.broadcast_mul(&inverse)?, inverse))
+    let unit = centred.broadcast_mul(&inverse)?; // zero mean and unit variance in each row
+    unit.broadcast_mul(weight)?.broadcast_add(bias)
 }
 
 struct LayerNormOp {
@@ -73,6 +70,66 @@ impl simd::Body for Rows<'_> {
             }
         }
     }
+}
+
+/// Strips that the rows of a gradient are cut into.
+const STRIPS: usize = 16;
+
+/// Gradients of some rows; `sums` holds those of weight and bias one after the other.
+struct Slopes<'a> {
+    x: &'a [f32],
+    grad: &'a [f32],
+    weight: &'a [f32],
+    grad_x: &'a mut [f32],
+    sums: &'a mut [f32],
+    eps: f32,
+}
+
+impl simd::Body for Slopes<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let width = self.weight.len();
+        let (weight_sums, bias_sums) = self.sums.split_at_mut(width);
+        let rows = self.x.chunks_exact(width).zip(self.grad.chunks_exact(width));
+        for ((x, grad), grad_x) in rows.zip(self.grad_x.chunks_exact_mut(width)) {
+            let mean = sum(x, |x| x) / width as f32;
+            let variance = sum(x, |x| (x - mean) * (x - mean)) / width as f32;
+            let inverse = 1.0 / (variance + self.eps).sqrt();
+            // dx = inverse (g - mean(g) - unit mean(g unit)), g the gradient of the normalised row.
+            for (((g, grad), weight), ((x, weight_sum), bias_sum)) in grad_x
+                .iter_mut()
+                .zip(grad)
+                .zip(self.weight)
+                .zip(x.iter().zip(&mut *weight_sums).zip(&mut *bias_sums))
+            {
+                *g = grad * weight;
+                *weight_sum = mul_add::<FMA>(*grad, (x - mean) * inverse, *weight_sum);
+                *bias_sum += grad;
+            }
+            let grad_mean = sum(grad_x, |g| g) / width as f32;
+            let along = dot(grad_x, x, mean) * inverse / width as f32;
+            for (g, x) in grad_x.iter_mut().zip(x) {
+                let unit = (x - mean) * inverse;
+                *g = inverse * mul_add::<FMA>(-unit, along, *g - grad_mean);
+            }
+        }
+    }
+}
+
+/// Sum of `g (x - mean)`, in sixteen strands.
+#[inline(always)]
+fn dot(g: &[f32], x: &[f32], mean: f32) -> f32 {
+    let mut strands = [0f32; 16];
+    let (mut gs, mut xs) = (g.chunks_exact(16), x.chunks_exact(16));
+    for (g, x) in (&mut gs).zip(&mut xs) {
+        for ((strand, g), x) in strands.iter_mut().zip(g).zip(x) {
+            *strand += g * (x - mean);
+        }
+    }
+    let rest = gs.remainder().iter().zip(xs.remainder());
+    strands.iter().sum::<f32>() + rest.map(|(g, x)| g * (x - mean)).sum::<f32>()
 }
 
 impl CustomOp3 for LayerNormOp {
@@ -120,17 +177,46 @@ impl CustomOp3 for LayerNormOp {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let width = weight.dim(0)?;
-        let (unit, inverse) = normalised(x, self.eps)?;
-        let grad_unit = grad.broadcast_mul(weight)?;
-        // dx = inverse (g - mean(g) - unit mean(g unit)), g the gradient of the normalised row.
-        let mean = grad_unit.mean_keepdim(D::Minus1)?;
-        let along = (&grad_unit * &unit)?.mean_keepdim(D::Minus1)?;
-        let grad_x = grad_unit
-            .broadcast_sub(&mean)?
-            .sub(&unit.broadcast_mul(&along)?)?;
-        let grad_x = grad_x.broadcast_mul(&inverse)?;
-        let grad_weight = (grad * &unit)?.reshape(((), width))?.sum(0)?;
-        let grad_bias = grad.reshape(((), width))?.sum(0)?;
-        Ok((Some(grad_x), Some(grad_weight), Some(grad_bias)))
+        let (x, grad, weight) = (x.contiguous()?, grad.contiguous()?, weight.contiguous()?);
+        let rows = x.elem_count() / width.max(1);
+        let mut grad_x = vec![0f32; x.elem_count()];
+        let grads = super::with_elements(&x, |x| {
+            super::with_elements(&grad, |grad| {
+                super::with_elements(&weight, |weight| {
+                    // Strips of rows, each with sums of its own: a fixed number, so that the result depends on no
+                    // thread count.
+                    let strip = rows.div_ceil(STRIPS).max(1) * width;
+                    let strips: Vec<Vec<f32>> = grad_x
+                        .par_chunks_mut(strip)
+                        .zip(x.par_chunks(strip).zip(grad.par_chunks(strip)))
+                        .map(|(grad_x, (x, grad))| {
+                            let mut sums = vec![0f32; 2 * width];
+                            let (eps, sums_of) = (self.eps as f32, &mut sums[..]);
+                            simd::dispatch(Slopes {
+                                x,
+                                grad,
+                                weight,
+                                grad_x,
+                                sums: sums_of,
+                                eps,
+                            });
+                            sums
+                        })
+                        .collect();
+                    let mut sums = vec![0f32; 2 * width];
+                    for strip in strips {
+                        sums.iter_mut().zip(&strip).for_each(|(sum, value)| *sum += value);
+                    }
+                    Ok(sums)
+                })
+            })
+        })?;
+        let device = x.device();
+        let grads = Tensor::from_vec(grads, (2, width), device)?;
+        Ok((
+            Some(Tensor::from_vec(grad_x, x.shape(), device)?),
+            Some(grads.get(0)?),
+            Some(grads.get(1)?),
+        ))
     }
 }

@@ -114,16 +114,45 @@ impl CustomOp3 for LinearOp {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (outputs, inputs) = weight.dims2()?;
         let rows = x.elem_count() / inputs.max(1);
+        let grad = grad.contiguous()?;
         let (flat, flat_x) = (grad.reshape((rows, outputs))?, x.reshape((rows, inputs))?);
-        let grad_x = flat.matmul(weight)?.reshape(x.shape())?;
-        let grad_weight = flat.t()?.matmul(&flat_x)?;
-        let grad_start = if start.rank() == 1 {
-            flat.sum(0)?
-        } else {
-            grad.clone()
+        // What is frozen and has nothing trained before it needs no product.
+        let grad_x = match x.track_op() {
+            true => Some(flat.matmul(weight)?.reshape(x.shape())?),
+            false => None,
         };
-        Ok((Some(grad_x), Some(grad_weight), Some(grad_start)))
+        let grad_weight = match weight.track_op() {
+            true => Some(flat.t()?.matmul(&flat_x)?),
+            false => None,
+        };
+        let grad_start = match (start.track_op(), start.rank()) {
+            (false, _) => None,
+            (true, 1) => Some(column_sums(&flat)?),
+            (true, _) => Some(grad),
+        };
+        Ok((grad_x, grad_weight, grad_start))
     }
+}
+
+/// Sums of the columns of `x`, `[rows, columns]`, contiguous.
+pub(super) fn column_sums(x: &Tensor) -> Result<Tensor> {
+    let (rows, columns) = x.dims2()?;
+    let sums = super::with_elements(x, |x| {
+        // Strips whose sums are added up afterwards: a fixed number, so that the result depends on no thread count.
+        let strip = rows.div_ceil(16).max(1) * columns.max(1);
+        let add = |mut sums: Vec<f32>, row: &[f32]| {
+            sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+            sums
+        };
+        let strips: Vec<Vec<f32>> = x
+            .par_chunks(strip)
+            .map(|strip| strip.chunks_exact(columns.max(1)).fold(vec![0f32; columns], add))
+            .collect();
+        Ok(strips
+            .iter()
+            .fold(vec![0f32; columns], |sums, strip| add(sums, strip)))
+    })?;
+    Tensor::from_vec(sums, columns, x.device())
 }
 
 /// Fills `rows` with the output of `f` in parallel, in pieces worth a task.

@@ -79,6 +79,14 @@ pub fn gelu<const FMA: bool>(x: f32) -> f32 {
     mul_add::<FMA>(half, erf::<FMA>(x * std::f32::consts::FRAC_1_SQRT_2), half)
 }
 
+/// Slope of [`gelu`], (1 + erf(x / sqrt 2)) / 2 + x e^(-x²/2) / sqrt(2 pi).
+#[inline(always)]
+pub fn gelu_slope<const FMA: bool>(x: f32) -> f32 {
+    const DENSITY: f32 = 0.5 * std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2;
+    let cumulative = mul_add::<FMA>(0.5, erf::<FMA>(x * std::f32::consts::FRAC_1_SQRT_2), 0.5);
+    mul_add::<FMA>(x * DENSITY, exp::<FMA>(-0.5 * x * x), cumulative)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +120,13 @@ mod tests {
             let exact = 0.5 * f64::from(x) * (1.0 + libm::erf(f64::from(x) / std::f64::consts::SQRT_2));
             let bound = 5e-7 * f64::from(x.abs().max(1.0));
             assert!((f64::from(gelu::<false>(x)) - exact).abs() < bound, "gelu({x})");
+            let x64 = f64::from(x);
+            let density = (-0.5 * x64 * x64).exp() / (2.0 * std::f64::consts::PI).sqrt();
+            let exact = 0.5 * (1.0 + libm::erf(x64 / std::f64::consts::SQRT_2)) + x64 * density;
+            assert!(
+                (f64::from(gelu_slope::<true>(x)) - exact).abs() < 1e-6,
+                "gelu'({x})"
+            );
         }
         assert!(gelu::<true>(f32::NAN).is_nan());
     }

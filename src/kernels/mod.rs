@@ -1,7 +1,7 @@
 //! Numeric kernels: one signature each, a plain `reference` on Candle tensors, and faster twins chosen in one place.
 //!
-//! All of them are differentiable: a twin without a gradient of its own recomputes the reference's. Which twin runs
-//! is decided by device and type of the first argument (`is_cpu_f32`) and, within a twin, by [`simd::dispatch`].
+//! All of them are differentiable, and each twin has a gradient as fast as itself. Which twin runs is decided by
+//! device and type of the first argument (`is_cpu_f32`) and, within a twin, by [`simd::dispatch`].
 
 pub mod argmax;
 pub mod attention;
@@ -14,7 +14,7 @@ pub mod product;
 pub mod simd;
 pub mod softmax;
 
-use candle_core::{CpuStorage, DType, Device, Layout, Result, Tensor, bail};
+use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor, bail};
 
 /// Whether the CPU's float32 twins apply to this tensor.
 fn is_cpu_f32(x: &Tensor) -> bool {
@@ -29,5 +29,14 @@ fn contiguous_f32<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f
     match storage.as_slice::<f32>()?.get(start..end) {
         Some(elements) => Ok(elements),
         None => bail!("the layout {:?} reaches beyond its storage", layout.shape()),
+    }
+}
+
+/// The elements of a contiguous float32 tensor on the CPU, handed to `f` without a copy.
+fn with_elements<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> Result<T>) -> Result<T> {
+    let (storage, layout) = x.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => f(contiguous_f32(storage, layout)?),
+        _ => bail!("a tensor of shape {:?} has to be on the CPU here", layout.shape()),
     }
 }

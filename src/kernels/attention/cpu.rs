@@ -65,7 +65,7 @@ pub(super) fn attention(qkv: &[f32], bias: &[f32], relative: &[f32], sizes: &Siz
 }
 
 /// The two tables one after the other, each from its last entry to its first.
-fn turned(relative: &[f32], side: usize, head_width: usize) -> Vec<f32> {
+pub(super) fn turned(relative: &[f32], side: usize, head_width: usize) -> Vec<f32> {
     let table = (2 * side - 1) * head_width;
     relative
         .chunks_exact(table)
@@ -224,13 +224,13 @@ struct Tile {
 }
 
 /// Adds positions to scores and turns each row into e^(score - max); `factors` gets 1 / sum.
-struct Softmax<'a> {
-    scores: &'a mut [f32],
-    positions: &'a [f32],
-    factors: &'a mut [f32],
-    side: usize,
-    across: usize,
-    row_in_span: usize,
+pub(super) struct Softmax<'a> {
+    pub(super) scores: &'a mut [f32],
+    pub(super) positions: &'a [f32],
+    pub(super) factors: &'a mut [f32],
+    pub(super) side: usize,
+    pub(super) across: usize,
+    pub(super) row_in_span: usize,
 }
 
 impl simd::Body for Softmax<'_> {

@@ -9,9 +9,10 @@
 //! never computed as tokens.
 
 mod cpu;
+mod gradient;
 mod reference;
 
-use super::is_cpu_f32;
+use super::{is_cpu_f32, with_elements};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 pub use reference::reference;
 
@@ -125,7 +126,6 @@ impl CustomOp3 for AttentionOp {
         Ok((CpuStorage::F32(output), shape.into()))
     }
 
-    /// Runs the reference again with a gradient: the scores are never kept between the two passes.
     fn bwd(
         &self,
         qkv: &Tensor,
@@ -134,11 +134,22 @@ impl CustomOp3 for AttentionOp {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let leaf = |t: &Tensor| candle_core::Var::from_tensor(&t.detach());
-        let (qkv, bias, relative) = (leaf(qkv)?, leaf(bias)?, leaf(relative)?);
-        let output = reference(&qkv, &bias, &relative, self.span)?;
-        let gradients = (output * grad.detach())?.sum_all()?.backward()?;
-        let of = |t: &Tensor| gradients.get(t).cloned();
-        Ok((of(&qkv), of(&bias), of(&relative)))
+        let sizes = Sizes::of(qkv.dims(), bias.dims(), relative.dims(), self.span)?;
+        let contiguous = grad.contiguous()?;
+        let found = with_elements(qkv, |qkv_values| {
+            with_elements(bias, |bias_values| {
+                with_elements(relative, |relative_values| {
+                    with_elements(&contiguous, |grad| {
+                        gradient::gradients(qkv_values, bias_values, relative_values, grad, &sizes)
+                    })
+                })
+            })
+        })?;
+        let like = |values, t: &Tensor| Tensor::from_vec(values, t.shape(), t.device()).map(Some);
+        Ok((
+            like(found.qkv, qkv)?,
+            like(found.bias, bias)?,
+            like(found.relative, relative)?,
+        ))
     }
 }
