@@ -4,9 +4,10 @@
 //! generator cannot be seeded on the CPU and its AdamW hides its moments, so neither is used.
 
 pub mod loss;
+mod loss_kernel;
 pub mod optimizer;
 pub mod parameters;
 
-pub use loss::{Losses, losses};
+pub use loss::{LossConfig, Losses, losses, losses_with};
 pub use optimizer::{AdamW, AdamWConfig};
 pub use parameters::{Parameters, Trained};
