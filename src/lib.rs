@@ -12,6 +12,7 @@ pub mod gst;
 pub mod kernels;
 pub mod labels;
 pub mod model;
+pub mod prompt;
 pub mod runtime;
 pub mod segmenter;
 pub mod stream;
