@@ -11,6 +11,7 @@ mod input;
 mod output;
 
 use super::video::{Stop, contact_sheet, describe};
+use crate::prompt::FramePrompt;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use gstreamer as gst;
@@ -21,7 +22,7 @@ use output::{Masks, Output};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Lay masks over a video.
@@ -66,6 +67,10 @@ pub struct Run {
     /// Part of the picture that the model sees: x,y,w,h, auto or none.
     #[arg(long, default_value = "none")]
     roi: String,
+    /// What to segment, for models trained with prompts: box=x0,y0,x1,y1 around it, point=x,y on it or outside=x,y
+    /// beside it, in pixels of the frame. May be given several times.
+    #[arg(long, value_name = "PROMPT")]
+    prompt: Vec<String>,
     /// Frames per second of a folder of pictures, a whole number or a fraction such as 30000/1001.
     #[arg(long, default_value = "25/1")]
     fps: String,
@@ -97,6 +102,7 @@ impl Run {
             bail!("--contact-sheet needs a video to write: -o FILE.mp4");
         }
         let rate = fraction(&self.fps)?;
+        let prompt: FramePrompt = self.prompt.join(" ").parse()?;
         let card = crate::checkpoint::ModelFile::read_card(&self.model)?;
         if !card.provenance.trained {
             eprintln!(
@@ -104,7 +110,7 @@ impl Run {
                 self.model.display()
             );
         }
-        let pipeline = self.pipeline(&input, &tail)?;
+        let pipeline = self.pipeline(&input, &tail, &prompt)?;
         input.connect(&pipeline, rate)?;
         let named = input.clone();
         output.connect(&pipeline, move |index| named.frame_name(index))?;
@@ -140,7 +146,7 @@ impl Run {
         outcome.map(|()| ExitCode::SUCCESS)
     }
 
-    fn pipeline(&self, input: &Input, tail: &str) -> Result<gst::Pipeline> {
+    fn pipeline(&self, input: &Input, tail: &str, prompt: &FramePrompt) -> Result<gst::Pipeline> {
         let head = input.elements();
         let pipeline = gst::parse::launch(&format!("{head} ! videoconvert ! masaminfer name=infer ! {tail}"))
             .with_context(|| format!("the pipeline for {}", self.input))?;
@@ -160,6 +166,7 @@ impl Run {
         set(&infer, "hop", &self.hop.to_string())?;
         set(&infer, "frame-stride", &self.frame_stride.to_string())?;
         set(&infer, "roi", &self.roi)?;
+        infer.set_property("prompt", prompt.to_string());
         Ok(pipeline)
     }
 }
@@ -214,6 +221,13 @@ struct Frames {
     read: AtomicU64,
     written: AtomicU64,
     position_nanos: AtomicU64,
+    /// The options do not fit the frames; those that still come are of no use.
+    refused: AtomicBool,
+}
+
+/// Whether an element goes on without masks because options do not fit the frames: not what they were given for.
+fn is_refusal(message: &gst::MessageRef) -> bool {
+    matches!(message.view(), gst::MessageView::Warning(w) if w.error().matches(gst::LibraryError::Settings))
 }
 
 fn count_frames(pipeline: &gst::Pipeline) -> Result<Arc<Frames>> {
@@ -221,7 +235,17 @@ fn count_frames(pipeline: &gst::Pipeline) -> Result<Arc<Frames>> {
         read: AtomicU64::new(0),
         written: AtomicU64::new(0),
         position_nanos: AtomicU64::new(0),
+        refused: AtomicBool::new(false),
     });
+    let noted = frames.clone();
+    // In the thread that complains, so that it is known before the frame behind comes.
+    pipeline
+        .bus()
+        .context("a pipeline has a bus")?
+        .set_sync_handler(move |_, message| {
+            noted.refused.fetch_or(is_refusal(message), Ordering::Relaxed);
+            gst::BusSyncReply::Pass
+        });
     let pad = |element: &str, pad: &str| {
         pipeline
             .by_name(element)
@@ -230,6 +254,9 @@ fn count_frames(pipeline: &gst::Pipeline) -> Result<Arc<Frames>> {
     };
     let counted = frames.clone();
     pad("infer", "sink")?.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        if counted.refused.load(Ordering::Relaxed) {
+            return gst::PadProbeReturn::Drop;
+        }
         counted.read.fetch_add(1, Ordering::Relaxed);
         gst::PadProbeReturn::Ok
     });
@@ -279,25 +306,28 @@ async fn play(pipeline: &gst::Pipeline, frames: &Frames, all: Option<u64>) -> Re
             _ = tick.tick() => {}
         }
         while let Some(message) = bus.pop() {
-            match message.view() {
+            let trouble = match message.view() {
                 gst::MessageView::Eos(_) => {
                     bar.finish_and_clear();
                     return outcome;
                 }
-                gst::MessageView::Error(error) => {
-                    if outcome.is_ok() {
-                        outcome = Err(anyhow!(describe(error)));
-                    }
-                    if frames.written.load(Ordering::Relaxed) == 0 {
-                        return outcome;
-                    }
-                    if finishing.is_none() {
-                        finishing = Some(Instant::now() + FINISH);
-                        finish(pipeline)?;
-                    }
+                gst::MessageView::Error(error) => anyhow!(describe(error)),
+                gst::MessageView::Warning(warning) if is_refusal(&message) => anyhow!("{}", warning.error()),
+                gst::MessageView::Warning(warning) => {
+                    bar.println(format!("masam: {}", warning.error()));
+                    continue;
                 }
-                gst::MessageView::Warning(warning) => bar.println(format!("masam: {}", warning.error())),
-                _ => {}
+                _ => continue,
+            };
+            if outcome.is_ok() {
+                outcome = Err(trouble);
+            }
+            if frames.written.load(Ordering::Relaxed) == 0 {
+                return outcome;
+            }
+            if finishing.is_none() {
+                finishing = Some(Instant::now() + FINISH);
+                finish(pipeline)?;
             }
         }
         let silent = frames.read.load(Ordering::Relaxed) == 0 && reader.as_ref().is_some_and(has_stopped);
