@@ -7,13 +7,15 @@
 //! An error behind the first frame ends the output properly: what came before it is a playable file, and the error
 //! is reported with exit code 1. So does Ctrl-C, with exit code 0.
 
+mod counts;
 mod input;
 mod output;
 
-use super::video::{Stop, contact_sheet, describe};
+use super::video::{Stop, contact_sheet, describe, describe_warning};
 use crate::prompt::FramePrompt;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
+use counts::{Frames, MaskCounts, is_refusal};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -21,8 +23,7 @@ use input::{Input, has_stopped};
 use output::{Masks, Output};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Lay masks over a video.
@@ -114,12 +115,13 @@ impl Run {
         input.connect(&pipeline, rate)?;
         let named = input.clone();
         output.connect(&pipeline, move |index| named.frame_name(index))?;
-        let frames = count_frames(&pipeline)?;
+        let frames = Frames::of(&pipeline)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let started = Instant::now();
         let outcome = runtime.block_on(play(&pipeline, &frames, input.frames()));
+        let masks = MaskCounts::of(&pipeline);
         drop(Stop(pipeline));
         let (read, written) = (
             frames.read.load(Ordering::Relaxed),
@@ -128,9 +130,13 @@ impl Run {
         let seconds = started.elapsed().as_secs_f64();
         let speed = written as f64 / seconds.max(1e-9);
         eprintln!(
-            "{read} frames in, {written} out, {seconds:.1} s, {speed:.1} frames/s: {}",
+            "{read} frames in, {written} out, {} with masks, {seconds:.1} s, {speed:.1} frames/s: {}",
+            masks.frames,
             output.describe()
         );
+        if masks.frames == 0 && written > 0 {
+            eprintln!("masam: {}", masks.why_none());
+        }
         if written == 0 {
             if let Output::Video(path) = &output {
                 // An empty file helps nobody; there may be none.
@@ -216,61 +222,6 @@ fn in_range(spec: &gst::glib::ParamSpec, value: &gst::glib::Value) -> bool {
     }
 }
 
-/// Frames that went into and came out of our elements, and the last one's time.
-struct Frames {
-    read: AtomicU64,
-    written: AtomicU64,
-    position_nanos: AtomicU64,
-    /// The options do not fit the frames; those that still come are of no use.
-    refused: AtomicBool,
-}
-
-/// Whether an element goes on without masks because options do not fit the frames: not what they were given for.
-fn is_refusal(message: &gst::MessageRef) -> bool {
-    matches!(message.view(), gst::MessageView::Warning(w) if w.error().matches(gst::LibraryError::Settings))
-}
-
-fn count_frames(pipeline: &gst::Pipeline) -> Result<Arc<Frames>> {
-    let frames = Arc::new(Frames {
-        read: AtomicU64::new(0),
-        written: AtomicU64::new(0),
-        position_nanos: AtomicU64::new(0),
-        refused: AtomicBool::new(false),
-    });
-    let noted = frames.clone();
-    // In the thread that complains, so that it is known before the frame behind comes.
-    pipeline
-        .bus()
-        .context("a pipeline has a bus")?
-        .set_sync_handler(move |_, message| {
-            noted.refused.fetch_or(is_refusal(message), Ordering::Relaxed);
-            gst::BusSyncReply::Pass
-        });
-    let pad = |element: &str, pad: &str| {
-        pipeline
-            .by_name(element)
-            .and_then(|e| e.static_pad(pad))
-            .with_context(|| format!("no pad {pad} of {element}"))
-    };
-    let counted = frames.clone();
-    pad("infer", "sink")?.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
-        if counted.refused.load(Ordering::Relaxed) {
-            return gst::PadProbeReturn::Drop;
-        }
-        counted.read.fetch_add(1, Ordering::Relaxed);
-        gst::PadProbeReturn::Ok
-    });
-    let counted = frames.clone();
-    pad("overlay", "src")?.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
-        counted.written.fetch_add(1, Ordering::Relaxed);
-        if let Some(time) = info.buffer().and_then(|b| b.pts()) {
-            counted.position_nanos.store(time.nseconds(), Ordering::Relaxed);
-        }
-        gst::PadProbeReturn::Ok
-    });
-    Ok(frames)
-}
-
 /// Plays to the end, to an error or to Ctrl-C; in each case the file is finished.
 async fn play(pipeline: &gst::Pipeline, frames: &Frames, all: Option<u64>) -> Result<()> {
     let bus = pipeline.bus().context("a pipeline has a bus")?;
@@ -297,7 +248,7 @@ async fn play(pipeline: &gst::Pipeline, frames: &Frames, all: Option<u64>) -> Re
     loop {
         tokio::select! {
             _ = tokio::signal::ctrl_c() => {
-                bar.println("finishing the file; Ctrl-C again to give up");
+                say(&bar, "finishing the file; Ctrl-C again to give up");
                 if finishing.replace(Instant::now() + FINISH).is_some() {
                     return outcome;
                 }
@@ -314,7 +265,7 @@ async fn play(pipeline: &gst::Pipeline, frames: &Frames, all: Option<u64>) -> Re
                 gst::MessageView::Error(error) => anyhow!(describe(error)),
                 gst::MessageView::Warning(warning) if is_refusal(&message) => anyhow!("{}", warning.error()),
                 gst::MessageView::Warning(warning) => {
-                    bar.println(format!("masam: {}", warning.error()));
+                    say(&bar, &format!("masam: {}", describe_warning(warning)));
                     continue;
                 }
                 _ => continue,
@@ -354,6 +305,15 @@ async fn play(pipeline: &gst::Pipeline, frames: &Frames, all: Option<u64>) -> Re
         }
         let rate = frames.written.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64().max(1e-9);
         bar.set_message(format!("{rate:.1} frames/s"));
+    }
+}
+
+/// Prints a line above the bar, also where there is no terminal to draw a bar on.
+fn say(bar: &ProgressBar, line: &str) {
+    if bar.is_hidden() {
+        eprintln!("{line}");
+    } else {
+        bar.println(line);
     }
 }
 
