@@ -72,7 +72,12 @@ fn the_commands_of_the_documents_run() {
         let output = scratch.shell(&script);
         assert!(output.success, "{document}:\n{script}\n{}", output.text);
         if document == "README.md" {
-            for made in ["demo/overlay.mp4", "demo/contact-sheet.png", "overlay.mp4"] {
+            for made in [
+                "demo/overlay.mp4",
+                "demo/contact-sheet.png",
+                "overlay.mp4",
+                "one-object.mp4",
+            ] {
                 let bytes = std::fs::metadata(scratch.path(made)).map_or(0, |m| m.len());
                 assert!(bytes > 1000, "{made}: {bytes} bytes\n{}", output.text);
             }

@@ -112,7 +112,7 @@ impl Scratch {
 
     fn make_videos(&self, frames: usize) {
         let head =
-            format!("videotestsrc num-buffers={frames} ! video/x-raw,width=160,height=120,framerate=10/1");
+            format!("videotestsrc num-buffers={frames} ! video/x-raw,width=320,height=240,framerate=10/1");
         let file = |name: &str| self.path(name).display().to_string();
         play(&format!(
             "{head} ! videoconvert ! x264enc ! h264parse ! mp4mux ! filesink location={}",
