@@ -252,7 +252,13 @@ async fn play(pipeline: &gst::Pipeline, frames: &Frames, all: Option<u64>) -> Re
                 if finishing.replace(Instant::now() + FINISH).is_some() {
                     return outcome;
                 }
-                pipeline.send_event(gst::event::Eos::new());
+                // Behind the decoder where frames have come: one that is cut off in the middle gives the frames it
+                // has with holes between them, and players then leave out the last.
+                if frames.read.load(Ordering::Relaxed) > 0 {
+                    finish(pipeline)?;
+                } else {
+                    pipeline.send_event(gst::event::Eos::new());
+                }
             }
             _ = tick.tick() => {}
         }
@@ -317,7 +323,7 @@ fn say(bar: &ProgressBar, line: &str) {
     }
 }
 
-/// Ends the stream behind a broken source: the encoder and the muxer get an EOS as if the source had sent it.
+/// Ends the stream behind the source: the encoder and the muxer get an EOS as if the source had sent it.
 fn finish(pipeline: &gst::Pipeline) -> Result<()> {
     let pad = pipeline
         .by_name("infer")
