@@ -4,8 +4,6 @@
 //!   [`endovis18`] and [`endovis17`] know the two challenges, [`layout`] finds their parts in a folder.
 //! * [`split`]: which sequences are for training and which for testing.
 //! * [`picture`], [`palette`], [`class_table`]: bounded decoding, colours to class ids, `labels.json`.
-//! * [`clips`], [`loader`]: runs of frames in a seeded order, decoded ahead on worker threads.
-//! * [`check`]: everything that is odd about a folder, in one report.
 //! * [`phantom`]: generated scenes with exact labels.
 
 pub mod class_table;
@@ -13,11 +11,14 @@ pub mod dataset;
 pub mod endovis17;
 pub mod endovis18;
 pub mod layout;
+mod mappings;
 pub mod names;
+pub mod note;
 pub mod palette;
 pub mod phantom;
 pub mod picture;
 pub mod split;
 
-pub use dataset::{Dataset, DatasetConfig, Frame, Kind, Labels, Note, Repair, Role, Sequence, Task2017};
+pub use dataset::{Dataset, DatasetConfig, Frame, Kind, Labels, Repair, Role, Sequence, Task2017};
+pub use note::Note;
 pub use split::{Part, Split};
