@@ -4,13 +4,16 @@
 //!   [`endovis18`] and [`endovis17`] know the two challenges, [`layout`] finds their parts in a folder.
 //! * [`split`]: which sequences are for training and which for testing.
 //! * [`picture`], [`palette`], [`class_table`]: bounded decoding, colours to class ids, `labels.json`.
+//! * [`clips`], [`loader`]: runs of frames in a seeded order, decoded ahead on worker threads.
 //! * [`phantom`]: generated scenes with exact labels.
 
 pub mod class_table;
+pub mod clips;
 pub mod dataset;
 pub mod endovis17;
 pub mod endovis18;
 pub mod layout;
+pub mod loader;
 mod mappings;
 pub mod names;
 pub mod note;
@@ -19,6 +22,8 @@ pub mod phantom;
 pub mod picture;
 pub mod split;
 
+pub use clips::{Clip, ClipConfig, ClipFrame, ClipPlace, Ends};
 pub use dataset::{Dataset, DatasetConfig, Frame, Kind, Labels, Repair, Role, Sequence, Task2017};
+pub use loader::{Loader, LoaderConfig};
 pub use note::Note;
 pub use split::{Part, Split};
