@@ -5,8 +5,10 @@
 //! * [`split`]: which sequences are for training and which for testing.
 //! * [`picture`], [`palette`], [`class_table`]: bounded decoding, colours to class ids, `labels.json`.
 //! * [`clips`], [`loader`]: runs of frames in a seeded order, decoded ahead on worker threads.
+//! * [`check`]: everything that is odd about a folder, in one report.
 //! * [`phantom`]: generated scenes with exact labels.
 
+pub mod check;
 pub mod class_table;
 pub mod clips;
 pub mod dataset;
