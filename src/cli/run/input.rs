@@ -1,5 +1,6 @@
 //! Where `masam run` reads from: a file, a folder of pictures, a camera, an address, or a GStreamer description.
 
+use crate::data::picture;
 use anyhow::{Context, Result, anyhow, bail};
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -22,12 +23,12 @@ pub(super) enum Input {
     Description(String),
 }
 
+<<<<<<< HEAD
 /// Name of the message that says why a folder of pictures ends early.
 pub(super) const BROKEN: &str = "masam-broken-input";
 
-/// Suffixes of pictures that are read from a folder.
-const PICTURES: [&str; 3] = ["png", "jpg", "jpeg"];
-
+=======
+>>>>>>> a0c08fd9b8c245daf56e18769405731e68730859
 impl Input {
     /// Tells what `word` means: what exists on disk first, then addresses, then descriptions.
     ///
@@ -36,9 +37,12 @@ impl Input {
     pub(super) fn parse(word: &str) -> Result<Self> {
         let path = Path::new(word);
         if path.is_dir() {
-            let pictures = pictures_in(path)?;
+            let pictures = picture::list(path)?.pictures;
             if pictures.is_empty() {
-                bail!("{word}: no pictures ({}) in this folder", PICTURES.join(", "));
+                bail!(
+                    "{word}: no pictures ({}) in this folder",
+                    picture::SUFFIXES.join(", ")
+                );
             }
             return Ok(Self::Pictures(pictures));
         }
@@ -46,11 +50,7 @@ impl Input {
             if word.starts_with("/dev/video") {
                 return Ok(Self::Camera(path.to_owned()));
             }
-            let suffix = path
-                .extension()
-                .map(|s| s.to_string_lossy().to_ascii_lowercase())
-                .unwrap_or_default();
-            return Ok(match PICTURES.contains(&suffix.as_str()) {
+            return Ok(match picture::is_picture(path) {
                 true => Self::Pictures(vec![path.to_owned()]),
                 false => Self::File(path.to_owned()),
             });
@@ -146,6 +146,7 @@ impl Input {
     }
 }
 
+<<<<<<< HEAD
 /// Pictures in a folder, `frame2.png` before `frame10.png`.
 fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
@@ -184,6 +185,24 @@ fn natural_key(name: &str) -> Vec<(u8, usize, String)> {
     }
     key.push((0, 0, name.to_owned()));
     key
+=======
+/// Whether `reader` has stopped reading: it has streaming tasks, and all of them pause.
+///
+/// A source pauses its task at its end and on an error, and says which on the bus. decodebin however swallows what
+/// an element says while it is being plugged in, and a broken file's demuxer may fail within that time.
+pub(super) fn has_stopped(reader: &gst::Bin) -> bool {
+    let mut paused = 0;
+    for element in reader.iterate_recurse().into_iter().flatten() {
+        for pad in element.pads() {
+            match pad.task_state() {
+                gst::TaskState::Started => return false,
+                gst::TaskState::Paused => paused += 1,
+                _ => {}
+            }
+        }
+    }
+    paused > 0
+>>>>>>> a0c08fd9b8c245daf56e18769405731e68730859
 }
 
 /// Decodes pictures one after the other and hands them on; a picture that cannot be read ends the stream with an
@@ -191,7 +210,7 @@ fn natural_key(name: &str) -> Vec<(u8, usize, String)> {
 fn feed(source: &gst_app::AppSrc, paths: &[PathBuf], rate: gst::Fraction) {
     let mut size = None;
     for (index, path) in paths.iter().enumerate() {
-        match picture(source, path, index as u64, rate, &mut size) {
+        match push_picture(source, path, index as u64, rate, &mut size) {
             Ok(true) => {}
             Ok(false) => return, // The pipeline is going down; the reason is on its bus.
             Err(error) => {
@@ -209,19 +228,14 @@ fn feed(source: &gst_app::AppSrc, paths: &[PathBuf], rate: gst::Fraction) {
 }
 
 /// Pushes one picture; false when the pipeline takes no more.
-fn picture(
+fn push_picture(
     source: &gst_app::AppSrc,
     path: &Path,
     index: u64,
     rate: gst::Fraction,
     size: &mut Option<(u32, u32)>,
 ) -> Result<bool> {
-    let picture = image::ImageReader::open(path)
-        .and_then(image::ImageReader::with_guessed_format)
-        .with_context(|| path.display().to_string())?
-        .decode()
-        .with_context(|| path.display().to_string())?
-        .to_rgb8();
+    let picture = picture::read_rgb(path)?;
     let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, picture.width(), picture.height())
         .fps(rate)
         .build()?;
@@ -238,6 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
+<<<<<<< HEAD
     fn numbers_sort_by_value() {
         let mut names = [
             "frame10.png",
@@ -259,6 +274,33 @@ mod tests {
                 "frame10.png"
             ]
         );
+=======
+    fn a_source_at_its_end_has_stopped() {
+        gst::init().unwrap();
+        let play = |description: &str| {
+            let bin = gst::parse::bin_from_description(description, false).unwrap();
+            let pipeline = gst::Pipeline::new();
+            pipeline.add(&bin).unwrap();
+            pipeline.set_state(gst::State::Playing).unwrap();
+            (pipeline, bin)
+        };
+        let (endless, bin) = play("fakesrc ! fakesink");
+        endless.state(gst::ClockTime::from_seconds(10)).0.unwrap();
+        assert!(!has_stopped(&bin));
+        endless.set_state(gst::State::Null).unwrap();
+        assert!(!has_stopped(&bin), "nothing that could have stopped");
+        let (ended, bin) = play("fakesrc num-buffers=3 ! fakesink");
+        let bus = ended.bus().unwrap();
+        bus.timed_pop_filtered(gst::ClockTime::from_seconds(10), &[gst::MessageType::Eos])
+            .unwrap();
+        // The task pauses right after it has sent the end.
+        let patience = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !has_stopped(&bin) && std::time::Instant::now() < patience {
+            std::thread::yield_now();
+        }
+        assert!(has_stopped(&bin));
+        ended.set_state(gst::State::Null).unwrap();
+>>>>>>> a0c08fd9b8c245daf56e18769405731e68730859
     }
 
     #[test]
