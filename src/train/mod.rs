@@ -5,6 +5,8 @@
 
 pub mod loss;
 mod loss_kernel;
+pub mod curves;
+pub mod events;
 pub mod optimizer;
 pub mod parameters;
 
