@@ -8,6 +8,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 MODEL ?= weights/demo.safetensors
 INPUT ?=
+FRAMES ?= 90
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 MASAM := $(TARGET)/release/masam
 PLUGIN := $(TARGET)/release/libmasam.so
@@ -34,7 +35,7 @@ demo: build ## Masks over INPUT=, or over a generated scene: demo/overlay.mp4 an
 	@mkdir -p demo
 ifeq ($(INPUT),)
 	rm -rf demo/scene
-	$(MASAM) phantom --out demo/scene --sequences 1 --frames 90 --seed 7 --video
+	$(MASAM) phantom --out demo/scene --sequences 1 --frames $(FRAMES) --seed 7 --video
 	$(MASAM) run demo/scene/seq_1.mp4 --model $(MODEL) -o demo/overlay.mp4 --contact-sheet demo/contact-sheet.png
 else
 	$(MASAM) run "$(INPUT)" --model $(MODEL) -o demo/overlay.mp4 --contact-sheet demo/contact-sheet.png

@@ -1,6 +1,9 @@
-//! Kernels against their plain references, at the sizes of vit_b on one frame of 512 px.
+//! Kernels against their plain references, at the sizes of vit_b on one frame of 512 px, and picture kernels on whole
+//! frames.
 //!
 //! `cargo bench --bench kernels` or, for one of them, `cargo bench --bench kernels attention`.
+
+mod pictures;
 
 use candle_core::{Device, Tensor};
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -87,5 +90,11 @@ fn kernels(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, kernels);
+criterion_group!(
+    benches,
+    kernels,
+    pictures::resizes,
+    pictures::fills,
+    pictures::contours
+);
 criterion_main!(benches);

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Interlaced SDI: fields are woven into full frames before the model and the overlay see them, so that masks and
-# picture belong together.
+# Interlaced SDI: the top field of each frame, its missing rows interpolated, is what the model and the overlay see,
+# so that masks and picture show the same moment.
 #
 #   pipelines/sdi-interlaced.sh
 set -eu

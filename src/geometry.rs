@@ -154,9 +154,147 @@ impl Orientation {
     }
 }
 
+/// How the pixels of a region and those of the square made from it lie on each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alignment {
+    /// The outer edges coincide: what an area resize does.
+    Edges,
+    /// The centres of the corner pixels coincide: what the reference's spline does.
+    Corners,
+}
+
+/// The way from a position in the frame to the same spot in the model's square, and back.
+///
+/// Positions are in pixels, and whole numbers are the centres of pixels: the top left pixel's centre is `[0, 0]`.
+/// ```
+/// use masam::geometry::{Alignment, ModelSquare, Orientation, Rect};
+/// let region = Rect { x_px: 100, y_px: 0, width_px: 400, height_px: 200 };
+/// let square = ModelSquare { region, side_px: 200, orientation: Orientation::Upright, alignment: Alignment::Edges };
+/// assert_eq!(square.model_from_frame([100.5, 20.0]), [0.0, 20.0]);
+/// assert_eq!(square.frame_from_model([0.0, 20.0]), [100.5, 20.0]);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModelSquare {
+    /// The part of the frame that becomes the square.
+    pub region: Rect,
+    /// Side of the square.
+    pub side_px: u32,
+    /// How the square is turned.
+    pub orientation: Orientation,
+    /// How it is made from the region.
+    pub alignment: Alignment,
+}
+
+impl ModelSquare {
+    /// Where a position of the frame lies in the square. Positions outside the region end up outside the square.
+    pub fn model_from_frame(&self, [x, y]: [f32; 2]) -> [f32; 2] {
+        let along = |position: f32, start: u32, length: u32| {
+            self.stretched(f64::from(position) - f64::from(start), length, self.side_px)
+        };
+        let x = along(x, self.region.x_px, self.region.width_px);
+        let y = along(y, self.region.y_px, self.region.height_px);
+        self.turned([x, y]).map(|position| position as f32)
+    }
+
+    /// Where a position of the square lies in the frame.
+    pub fn frame_from_model(&self, position: [f32; 2]) -> [f32; 2] {
+        let [x, y] = self.turned(position.map(f64::from));
+        let along = |position: f64, start: u32, length: u32| {
+            (self.stretched(position, self.side_px, length) + f64::from(start)) as f32
+        };
+        [
+            along(x, self.region.x_px, self.region.width_px),
+            along(y, self.region.y_px, self.region.height_px),
+        ]
+    }
+
+    /// A position on a line of `from` pixels on the same line made of `to` pixels.
+    fn stretched(&self, position: f64, from: u32, to: u32) -> f64 {
+        let (from, to) = (f64::from(from), f64::from(to));
+        match self.alignment {
+            Alignment::Edges => (position + 0.5) * to / from - 0.5,
+            Alignment::Corners if from > 1.0 => position * (to - 1.0) / (from - 1.0),
+            // A single pixel becomes the whole line.
+            Alignment::Corners => position + (to - 1.0) / 2.0,
+        }
+    }
+
+    /// As [`Orientation::upright_from_model`], its own inverse.
+    fn turned(&self, [x, y]: [f64; 2]) -> [f64; 2] {
+        let last = f64::from(self.side_px) - 1.0;
+        match self.orientation {
+            Orientation::Upright => [x, y],
+            Orientation::Transposed => [last - y, last - x],
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn positions_go_to_the_square_and_back() {
+        let regions = [
+            (0, 0, 640, 480),
+            (320, 28, 1280, 1024),
+            (7, 3, 1, 90),
+            (5, 9, 33, 1),
+        ];
+        for orientation in [Orientation::Upright, Orientation::Transposed] {
+            for alignment in [Alignment::Edges, Alignment::Corners] {
+                for (x_px, y_px, width_px, height_px) in regions {
+                    let region = Rect {
+                        x_px,
+                        y_px,
+                        width_px,
+                        height_px,
+                    };
+                    let square = ModelSquare {
+                        region,
+                        side_px: 256,
+                        orientation,
+                        alignment,
+                    };
+                    let last = [(region.right_px() - 1) as f32, (region.bottom_px() - 1) as f32];
+                    let first = [x_px as f32, y_px as f32];
+                    let inner = [0.3, 0.8].map(|share: f32| {
+                        [0, 1].map(|axis| first[axis] + share * (last[axis] - first[axis]))
+                    });
+                    for frame in [first, last, inner[0], inner[1]] {
+                        let model = square.model_from_frame(frame);
+                        let inside = |p: &f32| (-0.5..=255.5).contains(p);
+                        assert!(model.iter().all(inside), "{square:?} {frame:?} {model:?}");
+                        let back = square.frame_from_model(model);
+                        for axis in 0..2 {
+                            let error = (back[axis] - frame[axis]).abs();
+                            assert!(error < 1e-3, "{square:?} {frame:?} {model:?} {back:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// A pixel's own colour is the check: where the resize puts it is where the position says.
+    #[test]
+    fn whole_pixels_go_where_the_turn_puts_them() {
+        for orientation in [Orientation::Upright, Orientation::Transposed] {
+            for alignment in [Alignment::Edges, Alignment::Corners] {
+                let square = ModelSquare {
+                    region: Size::square(16).rect(),
+                    side_px: 16,
+                    orientation,
+                    alignment,
+                };
+                for (x, y) in [(0, 0), (15, 0), (3, 11)] {
+                    let (upright_x, upright_y) = orientation.upright_from_model(x, y, 16);
+                    let model = square.model_from_frame([upright_x as f32, upright_y as f32]);
+                    assert_eq!(model, [x as f32, y as f32], "{square:?}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn rectangles_are_read_strictly() {

@@ -9,7 +9,7 @@
 //!
 //! A batch that fails is run again row by row by [`segment_isolated`], so one stream's poison stays its own.
 
-use crate::geometry::Orientation;
+use crate::geometry::{Alignment, Orientation};
 use crate::labels::ClassSet;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -28,6 +28,16 @@ pub enum Resize {
     /// Area average when shrinking, bilinear when enlarging: what live video uses.
     #[default]
     Area,
+}
+
+impl Resize {
+    /// Where it puts the pixels of the region.
+    pub fn alignment(self) -> Alignment {
+        match self {
+            Resize::Reference => Alignment::Corners,
+            Resize::Area => Alignment::Edges,
+        }
+    }
 }
 
 /// How bytes become the model's numbers in [0, 1].

@@ -43,7 +43,7 @@ fn rect(x_px: u32, y_px: u32, width_px: u32, height_px: u32) -> Rect {
     }
 }
 
-/// Elements, and what becomes of the meta. This is the table of the documentation.
+/// Elements, and what becomes of the meta. This is the table of pipelines/README.md.
 fn table() -> Vec<(&'static str, Fate)> {
     let half = Size {
         width_px: 32,
@@ -176,6 +176,24 @@ fn stock_elements_keep_scale_or_drop_it() {
         }
         println!("{elements:90} {expected:?}");
     }
+}
+
+#[test]
+fn the_table_in_the_documents_is_this_one() {
+    let mut expected = String::from("| frame of 64 x 48 through | mask |\n|---|---|\n");
+    for (elements, fate) in table() {
+        let becomes = match fate {
+            SAME => "kept",
+            Fate::Kept(..) => "scaled with the frame",
+            Fate::Gone => "dropped",
+        };
+        expected.push_str(&format!("| `{elements}` | {becomes} |\n"));
+    }
+    let document = include_str!("../pipelines/README.md");
+    assert!(
+        document.contains(&expected),
+        "pipelines/README.md should have this table:\n{expected}"
+    );
 }
 
 /// A tee's branches share the frame and its meta; changing one leaves the other as it was.

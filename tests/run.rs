@@ -408,6 +408,50 @@ fn control_c_finishes_the_file() {
     assert!(frames_of(&output) > 0, "{said}");
 }
 
+/// The decoder holds frames back whose turn has not come: the file must not have holes where they belong.
+#[test]
+fn control_c_in_a_recording_keeps_every_frame_that_went_in() {
+    let folder = fixture();
+    let (model, output) = (folder.join("model.safetensors"), folder.join("half.mp4"));
+    let input = folder.join("long.mp4");
+    // Frames that refer to later ones, as x264 makes them where nobody is in a hurry.
+    running_times(&format!(
+        "videotestsrc num-buffers=200 pattern=snow ! video/x-raw,width=160,height=120,framerate=30/1 \
+         ! x264enc name=encoder bframes=3 b-adapt=false ! h264parse ! mp4mux ! filesink location={}",
+        text(&input)
+    ));
+    let child = Command::new(env!("CARGO_BIN_EXE_masam"))
+        .args(["run", text(&input), "-o", text(&output), "--model", text(&model)])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while std::fs::metadata(&output).map_or(0, |m| m.len()) == 0 {
+        assert!(Instant::now() < deadline, "nothing was written");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let stopped = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(stopped.success());
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.success(), "{said}");
+    let counts = said.split(" frames in, ").collect::<Vec<_>>();
+    let number = |text: &str| text.split_whitespace().last().unwrap().parse::<usize>().unwrap();
+    let (read, written) = (number(counts[0]), number(counts[1].split(" out").next().unwrap()));
+    assert!((1..200).contains(&written) && read == written, "{said}");
+    let times = running_times(&format!(
+        "filesrc location={} ! decodebin ! fakesink name=encoder",
+        text(&output)
+    ));
+    assert_eq!(times.len(), written, "{said}");
+    for pair in times.windows(2) {
+        assert!((pair[1] - pair[0]).abs_diff(33_333_333) < 2_000_000, "{times:?}");
+    }
+}
+
 #[test]
 fn what_a_package_installs_is_there() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! The reference tensors that are part of the program, and the large ones where they are at hand.
 
 use candle_core::{DType, Device};
-use masam::golden::{self, FIXTURES, GoldenFile, Setting};
+use masam::golden::{self, FIXTURES, GoldenFile, Kind, Setting};
 use std::path::Path;
 
 const SETTING: Setting = Setting {
@@ -11,18 +11,20 @@ const SETTING: Setting = Setting {
 
 #[test]
 fn every_fixture_passes() {
-    assert_eq!(FIXTURES.len(), 14);
+    assert_eq!(FIXTURES.len(), 15);
     let mut failed = Vec::new();
     for fixture in FIXTURES {
         let file = GoldenFile::from_bytes(fixture.name, fixture.bytes.to_vec()).unwrap();
         let check = golden::run(&file, &SETTING)
             .unwrap()
-            .expect("a forward pass can be checked");
+            .expect("all of them can be checked");
         println!("{check}");
-        assert!(
-            check.measures.len() >= 3 + file.config().unwrap().encoder_depth,
-            "{check}: blocks are compared too"
-        );
+        if file.kind() == Kind::Forward {
+            assert!(
+                check.measures.len() >= 3 + file.config().unwrap().encoder_depth,
+                "{check}: blocks are compared too"
+            );
+        }
         if !check.passed() {
             failed.push(fixture.name);
         }
@@ -43,9 +45,9 @@ fn a_wrong_result_fails() {
 
 #[test]
 fn the_large_reference_tensors_pass_where_they_are() {
-    let folder = std::env::var("MASAM_GOLDENS").unwrap_or_else(|_| "../shared/goldens".into());
+    let folder = std::env::var("MASAM_GOLDENS").unwrap_or_default();
     let Ok(entries) = std::fs::read_dir(Path::new(&folder)) else {
-        println!("SKIPPED: no folder {folder}; set MASAM_GOLDENS to one with reference tensors");
+        println!("SKIPPED: MASAM_GOLDENS does not name a folder with reference tensors ({folder:?})");
         return;
     };
     let mut checked = 0;

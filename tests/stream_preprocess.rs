@@ -1,19 +1,30 @@
-//! The reference's frame preparation against golden tensors made with scipy: set `MASAM_GOLDENS` to the folder of
-//! `preprocess.safetensors`.
+//! The reference's frame preparation against tensors made with scipy: those that are part of the program, and others
+//! from the folder that `MASAM_GOLDENS` names.
 
 use masam::geometry::{Orientation, Size};
+use masam::golden::FIXTURES;
 use masam::kernels::picture::convert::{ColorSpace, Picture, PixelFormat, PlaneRef};
 use masam::kernels::picture::resize_reference::{resize_reference, zoom_labels};
 use safetensors::SafeTensors;
 
 #[test]
 fn the_reference_resize_equals_scipys() {
-    let Some(folder) = std::env::var_os("MASAM_GOLDENS") else {
+    let fixture = FIXTURES.iter().find(|f| f.name == "preprocess").unwrap();
+    check(fixture.bytes);
+}
+
+#[test]
+fn the_reference_resize_equals_scipys_on_other_frames() {
+    let folder = std::env::var_os("MASAM_GOLDENS").map(std::path::PathBuf::from);
+    let Some(bytes) = folder.and_then(|f| std::fs::read(f.join("preprocess.safetensors")).ok()) else {
         eprintln!("SKIPPED: MASAM_GOLDENS does not name a folder with preprocess.safetensors");
         return;
     };
-    let bytes = std::fs::read(std::path::Path::new(&folder).join("preprocess.safetensors")).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
+    check(&bytes);
+}
+
+fn check(bytes: &[u8]) {
+    let file = SafeTensors::deserialize(bytes).unwrap();
     let frames = file.tensor("frames").unwrap();
     let (count, height, width) = (frames.shape()[0], frames.shape()[1], frames.shape()[2]);
     let side = file.tensor("resized").unwrap().shape()[1];

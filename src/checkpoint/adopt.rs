@@ -6,7 +6,7 @@
 
 use super::weights::{Weights, check_finite};
 use crate::error::{Error, Result};
-use crate::model::{Adapters, Decoder, ModelConfig, resize};
+use crate::model::{Adapters, Decoder, ModelConfig, Part, resize};
 use crate::segmenter::Temporal;
 use candle_core::{DType, Tensor};
 
@@ -90,6 +90,43 @@ pub fn combine(config: &ModelConfig, sam: Option<&Weights>, masam: Option<&Weigh
         weights,
         resized,
         unused,
+    })
+}
+
+/// Lays SAM's release over `weights`, which are complete for `config`: what fits replaces what was there, position
+/// tables are resized, class tokens and a decoder of another shape stay as they were.
+///
+/// # Errors
+/// [`Error::Misfit`] where SAM's image encoder is not complete, or values not finite.
+pub fn on_top(config: &ModelConfig, sam: &Weights, mut weights: Weights) -> Result<Weights> {
+    let mut missing = Vec::new();
+    for spec in config.weights() {
+        let ours = matches!(Part::of(&spec.name), Part::Fact | Part::Adapters);
+        let found = sam.get(&spec.name).filter(|_| !replaced_by_classes(&spec.name));
+        let fitted = match found {
+            Some(found) => resize_table(&spec.name, &found.to_dtype(DType::F32)?, &spec.shape)?,
+            None => {
+                if !ours && Part::of(&spec.name) == Part::ImageEncoder {
+                    missing.push(spec.name);
+                }
+                continue;
+            }
+        };
+        if fitted.dims() == spec.shape {
+            check_finite(&spec.name, &fitted)?;
+            weights.insert(spec.name, fitted);
+        } else if Part::of(&spec.name) == Part::ImageEncoder {
+            missing.push(spec.name);
+        }
+    }
+    if missing.is_empty() {
+        return Ok(weights);
+    }
+    let (extra, misshapen) = (Vec::new(), Vec::new());
+    Err(Error::Misfit {
+        missing,
+        extra,
+        misshapen,
     })
 }
 

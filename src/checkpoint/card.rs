@@ -60,6 +60,24 @@ pub struct Source {
     pub sha256: String,
 }
 
+impl Source {
+    /// Reads the file at `path` for its digest.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn of(path: &std::path::Path) -> Result<Self> {
+        let file = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        Ok(Self {
+            file,
+            sha256: super::source::sha256(path)?,
+        })
+    }
+}
+
 /// Where the weights come from.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

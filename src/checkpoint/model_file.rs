@@ -124,27 +124,47 @@ impl ModelFile {
             Storage::F16 => DType::F16,
         };
         let mut checksum = Checksum::new(&text);
-        let mut tensors = Vec::with_capacity(self.weights.len());
+        let mut stored = Weights::default();
         for (name, tensor) in self.weights.iter() {
-            let bytes = little_endian(&tensor.to_dtype(dtype)?)?;
+            let tensor = tensor.to_dtype(dtype)?;
+            let bytes = little_endian(&tensor)?;
             checksum.add(name, Dtype::from_candle(dtype), tensor.dims(), &bytes);
-            tensors.push((name.clone(), tensor.dims().to_vec(), bytes));
+            stored.insert(name, tensor);
         }
-        let views = tensors
-            .iter()
-            .map(|(name, shape, bytes)| {
-                let view = TensorView::new(Dtype::from_candle(dtype), shape.clone(), bytes);
-                view.map(|v| (name.as_str(), v))
-                    .map_err(|e| Error::tensor(name, e))
-            })
-            .collect::<Result<Vec<_>>>()?;
         let metadata = HashMap::from([
             (CARD_KEY.to_owned(), text),
             (CHECKSUM_KEY.to_owned(), checksum.finish()),
         ]);
-        let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| Error::file(path, e))?;
-        replace(path, &bytes).map_err(|e| Error::file(path, e))
+        write_tensors(path, &stored, metadata)
     }
+}
+
+/// Writes tensors of 16 or 32 bits as safetensors, beside `path` first and then in its place.
+///
+/// # Errors
+/// A file that cannot be written; what was there is left as it was.
+pub(crate) fn write_tensors(path: &Path, tensors: &Weights, metadata: HashMap<String, String>) -> Result<()> {
+    let parts = tensors
+        .iter()
+        .map(|(name, tensor)| {
+            Ok((
+                name,
+                Dtype::from_candle(tensor.dtype()),
+                tensor.dims().to_vec(),
+                little_endian(tensor)?,
+            ))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let views = parts
+        .iter()
+        .map(|(name, dtype, shape, bytes)| {
+            let view = TensorView::new(*dtype, shape.clone(), bytes);
+            view.map(|v| (name.as_str(), v))
+                .map_err(|e| Error::tensor(*name, e))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| Error::file(path, e))?;
+    replace(path, &bytes).map_err(|e| Error::file(path, e))
 }
 
 /// Writes `bytes` to a neighbour of `path`, flushes it to the disk and renames it.

@@ -8,6 +8,7 @@ mod manual;
 mod phantom;
 mod run;
 mod selftest;
+mod train;
 mod video;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -37,6 +38,8 @@ enum Command {
     Selftest(selftest::Selftest),
     /// Time the model.
     Bench(bench::Bench),
+    /// Train a model.
+    Train(train::Train),
     /// Make endoscopic scenes with exact labels.
     Phantom(phantom::Args),
     /// Say what this machine has, what is missing, and the cure.
@@ -59,7 +62,7 @@ pub fn main() -> ExitCode {
     } else {
         log.init();
     }
-    if !matches!(arguments.command, Command::Run(_)) {
+    if !matches!(arguments.command, Command::Run(_) | Command::Train(_)) {
         // `masam inspect … | head` ends quietly, like other programs; a run goes on until its file is finished.
         sigpipe::reset();
     }
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(command) => command.run(),
         Command::Selftest(command) => command.run(),
         Command::Bench(command) => command.run(),
+        Command::Train(command) => command.run(),
         Command::Phantom(command) => run_phantom(&command),
         Command::Doctor(command) => command.run(),
         Command::Completions(command) => command.run(Arguments::command()),

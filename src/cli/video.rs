@@ -171,9 +171,21 @@ fn wait(pipeline: &gst::Pipeline) -> Result<()> {
 /// An error message with the element it came from and its detail; the place in the source, which GStreamer puts on
 /// the detail's first line, is left out.
 pub(super) fn describe(error: &gst::message::Error) -> String {
-    let from = error.src().map(|s| s.name().to_string()).unwrap_or_default();
-    let detail = error
-        .debug()
+    in_words(error.src(), &error.error(), error.debug())
+}
+
+/// The same for a warning.
+pub(super) fn describe_warning(warning: &gst::message::Warning) -> String {
+    in_words(warning.src(), &warning.error(), warning.debug())
+}
+
+fn in_words(
+    from: Option<&gst::Object>,
+    error: &gst::glib::Error,
+    debug: Option<gst::glib::GString>,
+) -> String {
+    let from = from.map(|s| s.name().to_string()).unwrap_or_default();
+    let detail = debug
         .map(|d| d.lines().skip(1).collect::<Vec<_>>().join(" "))
         .unwrap_or_default();
     let detail = if detail.is_empty() {
@@ -181,7 +193,7 @@ pub(super) fn describe(error: &gst::message::Error) -> String {
     } else {
         format!(" ({detail})")
     };
-    format!("{from}: {}{detail}", error.error())
+    format!("{from}: {error}{detail}")
 }
 
 /// Some frames of a video, evenly spaced, as a picture of `columns` columns, each frame `width_px` wide.

@@ -1,5 +1,6 @@
 //! Reference tensors built into the program: small models that cover every decoder, prompt, adapter position and
-//! temporal mode, padded partitions, several clips at once, odd sizes and a resized SAM release.
+//! temporal mode, padded partitions, several clips at once, odd sizes and a resized SAM release; and the reference's
+//! preparation of frames.
 
 /// A file of reference tensors that is part of the program.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +30,7 @@ pub const FIXTURES: &[Fixture] = &[
     fixture!("multi_scale_mask"),
     fixture!("odd_sizes"),
     fixture!("points_mask"),
+    fixture!("preprocess"),
     fixture!("progressive_causal"),
     fixture!("progressive_one_frame"),
     fixture!("progressive_padded"),
@@ -40,7 +42,7 @@ pub const FIXTURES: &[Fixture] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::golden::GoldenFile;
+    use crate::golden::{GoldenFile, Kind};
     use crate::model::{Adapters, Decoder};
     use crate::segmenter::Temporal;
 
@@ -50,6 +52,8 @@ mod tests {
             .iter()
             .map(|f| GoldenFile::from_bytes(f.name, f.bytes.to_vec()).unwrap())
             .collect();
+        assert!(files.iter().any(|f| f.kind() == Kind::Preprocess));
+        let files: Vec<GoldenFile> = files.into_iter().filter(|f| f.kind() == Kind::Forward).collect();
         let configs: Vec<_> = files.iter().map(|f| f.config().unwrap()).collect();
         for decoder in [Decoder::Progressive, Decoder::Sam, Decoder::MultiScale] {
             assert!(configs.iter().any(|c| c.decoder == decoder), "{decoder:?}");

@@ -150,7 +150,7 @@ impl ModelConfig {
             adapter_width: 64,
             temporal: Temporal::Causal,
             fact_rank: 8,
-            prompt_width: 128,
+            prompt_width: 192,
             decoder_heads: 4,
             decoder_mlp_width: 512,
             ..Self::vit_b()

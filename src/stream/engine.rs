@@ -12,7 +12,7 @@ use super::live::{LiveConfig, LiveEngine};
 use super::time::FrameTime;
 use super::worker::{Done, Job};
 use crate::error::Result;
-use crate::segmenter::{ModelFrame, SegmentError, SegmenterSpec};
+use crate::segmenter::{ModelFrame, Prompt, SegmentError, SegmenterSpec};
 use std::sync::Arc;
 
 /// What an engine is to do.
@@ -166,6 +166,15 @@ impl Engine {
         match self {
             Engine::Exact(exact) => exact.begin_epoch(),
             Engine::Live(live) => live.begin_epoch(),
+        }
+    }
+
+    /// Puts another prompt in the place of the one of the configuration, for clips that are cut from now on. Clips of
+    /// one epoch should share a prompt: begin an epoch with it.
+    pub fn set_prompt(&mut self, prompt: Prompt) {
+        match self {
+            Engine::Exact(exact) => exact.set_prompt(prompt),
+            Engine::Live(live) => live.set_prompt(prompt),
         }
     }
 

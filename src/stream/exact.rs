@@ -130,6 +130,11 @@ impl ExactEngine {
         self.cut_clips();
     }
 
+    /// As [`Engine::set_prompt`](super::Engine::set_prompt).
+    pub fn set_prompt(&mut self, prompt: Prompt) {
+        self.config.prompt = prompt;
+    }
+
     /// Ends the epoch without finishing it: forgets frames, clips and outcomes. Answers of older epochs that still
     /// come are dropped and counted.
     pub fn begin_epoch(&mut self) {

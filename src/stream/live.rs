@@ -139,6 +139,11 @@ impl LiveEngine {
         self.ended = true;
     }
 
+    /// As [`Engine::set_prompt`](super::Engine::set_prompt).
+    pub fn set_prompt(&mut self, prompt: Prompt) {
+        self.config.prompt = prompt;
+    }
+
     /// Forgets frames, clips and masks.
     pub fn begin_epoch(&mut self) {
         self.epoch += 1;

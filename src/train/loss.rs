@@ -7,13 +7,15 @@ use super::loss_kernel::LossKernel;
 use crate::error::{Error, Result};
 use crate::kernels::softmax::softmax;
 use candle_core::{D, DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
 
 /// The id of pixels that count for nothing.
 pub const IGNORED: u8 = 255;
 const SMOOTH: f64 = 1e-5;
 
 /// What the parts of the loss count for; the default is the paper's.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct LossConfig {
     /// Share of cross-entropy in the sum, 0 to 1; the rest is Dice.
     pub cross_entropy_share: f64,

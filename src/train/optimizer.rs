@@ -10,10 +10,12 @@ use super::parameters::Parameters;
 use crate::error::Result;
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Constants of the optimiser; the defaults are MA-SAM's.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct AdamWConfig {
     /// Decay of the first moment.
     pub beta_1: f64,

@@ -6,16 +6,19 @@ use crate::model::Part;
 use candle_core::{DType, Device, Shape, Tensor, Var};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The name of the one buffer that is never trained: SAM draws it once at random.
 const BUFFER: &str = "positional_encoding_gaussian_matrix";
 
 /// What is trained; the rest is frozen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Trained {
     /// FacT, adapters, prompt encoder and mask decoder: the paper's choice.
     #[default]
+    #[serde(rename = "fact+adapters")]
     FactAndAdapters,
     /// FacT, prompt encoder and mask decoder.
     Fact,

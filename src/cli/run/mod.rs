@@ -7,12 +7,15 @@
 //! An error behind the first frame ends the output properly: what came before it is a playable file, and the error
 //! is reported with exit code 1. So does Ctrl-C, with exit code 0.
 
+mod counts;
 mod input;
 mod output;
 
-use super::video::{Stop, contact_sheet, describe};
+use super::video::{Stop, contact_sheet, describe, describe_warning};
+use crate::prompt::FramePrompt;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
+use counts::{Frames, MaskCounts, is_refusal};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -20,8 +23,7 @@ use input::{Input, has_stopped};
 use output::{Masks, Output};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Lay masks over a video.
@@ -66,6 +68,10 @@ pub struct Run {
     /// Part of the picture that the model sees: x,y,w,h, auto or none.
     #[arg(long, default_value = "none")]
     roi: String,
+    /// What to segment, for models trained with prompts: box=x0,y0,x1,y1 around it, point=x,y on it or outside=x,y
+    /// beside it, in pixels of the frame. May be given several times.
+    #[arg(long, value_name = "PROMPT")]
+    prompt: Vec<String>,
     /// Frames per second of a folder of pictures, a whole number or a fraction such as 30000/1001.
     #[arg(long, default_value = "25/1")]
     fps: String,
@@ -97,6 +103,7 @@ impl Run {
             bail!("--contact-sheet needs a video to write: -o FILE.mp4");
         }
         let rate = fraction(&self.fps)?;
+        let prompt: FramePrompt = self.prompt.join(" ").parse()?;
         let card = crate::checkpoint::ModelFile::read_card(&self.model)?;
         if !card.provenance.trained {
             eprintln!(
@@ -104,16 +111,17 @@ impl Run {
                 self.model.display()
             );
         }
-        let pipeline = self.pipeline(&input, &tail)?;
+        let pipeline = self.pipeline(&input, &tail, &prompt)?;
         input.connect(&pipeline, rate)?;
         let named = input.clone();
         output.connect(&pipeline, move |index| named.frame_name(index))?;
-        let frames = count_frames(&pipeline)?;
+        let frames = Frames::of(&pipeline)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let started = Instant::now();
         let outcome = runtime.block_on(play(&pipeline, &frames, input.frames()));
+        let masks = MaskCounts::of(&pipeline);
         drop(Stop(pipeline));
         let (read, written) = (
             frames.read.load(Ordering::Relaxed),
@@ -122,9 +130,13 @@ impl Run {
         let seconds = started.elapsed().as_secs_f64();
         let speed = written as f64 / seconds.max(1e-9);
         eprintln!(
-            "{read} frames in, {written} out, {seconds:.1} s, {speed:.1} frames/s: {}",
+            "{read} frames in, {written} out, {} with masks, {seconds:.1} s, {speed:.1} frames/s: {}",
+            masks.frames,
             output.describe()
         );
+        if masks.frames == 0 && written > 0 {
+            eprintln!("masam: {}", masks.why_none());
+        }
         if written == 0 {
             if let Output::Video(path) = &output {
                 // An empty file helps nobody; there may be none.
@@ -140,7 +152,7 @@ impl Run {
         outcome.map(|()| ExitCode::SUCCESS)
     }
 
-    fn pipeline(&self, input: &Input, tail: &str) -> Result<gst::Pipeline> {
+    fn pipeline(&self, input: &Input, tail: &str, prompt: &FramePrompt) -> Result<gst::Pipeline> {
         let head = input.elements();
         let pipeline = gst::parse::launch(&format!("{head} ! videoconvert ! masaminfer name=infer ! {tail}"))
             .with_context(|| format!("the pipeline for {}", self.input))?;
@@ -160,6 +172,7 @@ impl Run {
         set(&infer, "hop", &self.hop.to_string())?;
         set(&infer, "frame-stride", &self.frame_stride.to_string())?;
         set(&infer, "roi", &self.roi)?;
+        infer.set_property("prompt", prompt.to_string());
         Ok(pipeline)
     }
 }
@@ -209,41 +222,6 @@ fn in_range(spec: &gst::glib::ParamSpec, value: &gst::glib::Value) -> bool {
     }
 }
 
-/// Frames that went into and came out of our elements, and the last one's time.
-struct Frames {
-    read: AtomicU64,
-    written: AtomicU64,
-    position_nanos: AtomicU64,
-}
-
-fn count_frames(pipeline: &gst::Pipeline) -> Result<Arc<Frames>> {
-    let frames = Arc::new(Frames {
-        read: AtomicU64::new(0),
-        written: AtomicU64::new(0),
-        position_nanos: AtomicU64::new(0),
-    });
-    let pad = |element: &str, pad: &str| {
-        pipeline
-            .by_name(element)
-            .and_then(|e| e.static_pad(pad))
-            .with_context(|| format!("no pad {pad} of {element}"))
-    };
-    let counted = frames.clone();
-    pad("infer", "sink")?.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
-        counted.read.fetch_add(1, Ordering::Relaxed);
-        gst::PadProbeReturn::Ok
-    });
-    let counted = frames.clone();
-    pad("overlay", "src")?.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
-        counted.written.fetch_add(1, Ordering::Relaxed);
-        if let Some(time) = info.buffer().and_then(|b| b.pts()) {
-            counted.position_nanos.store(time.nseconds(), Ordering::Relaxed);
-        }
-        gst::PadProbeReturn::Ok
-    });
-    Ok(frames)
-}
-
 /// Plays to the end, to an error or to Ctrl-C; in each case the file is finished.
 async fn play(pipeline: &gst::Pipeline, frames: &Frames, all: Option<u64>) -> Result<()> {
     let bus = pipeline.bus().context("a pipeline has a bus")?;
@@ -270,34 +248,43 @@ async fn play(pipeline: &gst::Pipeline, frames: &Frames, all: Option<u64>) -> Re
     loop {
         tokio::select! {
             _ = tokio::signal::ctrl_c() => {
-                bar.println("finishing the file; Ctrl-C again to give up");
+                say(&bar, "finishing the file; Ctrl-C again to give up");
                 if finishing.replace(Instant::now() + FINISH).is_some() {
                     return outcome;
                 }
-                pipeline.send_event(gst::event::Eos::new());
+                // Behind the decoder where frames have come: one that is cut off in the middle gives the frames it
+                // has with holes between them, and players then leave out the last.
+                if frames.read.load(Ordering::Relaxed) > 0 {
+                    finish(pipeline)?;
+                } else {
+                    pipeline.send_event(gst::event::Eos::new());
+                }
             }
             _ = tick.tick() => {}
         }
         while let Some(message) = bus.pop() {
-            match message.view() {
+            let trouble = match message.view() {
                 gst::MessageView::Eos(_) => {
                     bar.finish_and_clear();
                     return outcome;
                 }
-                gst::MessageView::Error(error) => {
-                    if outcome.is_ok() {
-                        outcome = Err(anyhow!(describe(error)));
-                    }
-                    if frames.written.load(Ordering::Relaxed) == 0 {
-                        return outcome;
-                    }
-                    if finishing.is_none() {
-                        finishing = Some(Instant::now() + FINISH);
-                        finish(pipeline)?;
-                    }
+                gst::MessageView::Error(error) => anyhow!(describe(error)),
+                gst::MessageView::Warning(warning) if is_refusal(&message) => anyhow!("{}", warning.error()),
+                gst::MessageView::Warning(warning) => {
+                    say(&bar, &format!("masam: {}", describe_warning(warning)));
+                    continue;
                 }
-                gst::MessageView::Warning(warning) => bar.println(format!("masam: {}", warning.error())),
-                _ => {}
+                _ => continue,
+            };
+            if outcome.is_ok() {
+                outcome = Err(trouble);
+            }
+            if frames.written.load(Ordering::Relaxed) == 0 {
+                return outcome;
+            }
+            if finishing.is_none() {
+                finishing = Some(Instant::now() + FINISH);
+                finish(pipeline)?;
             }
         }
         let silent = frames.read.load(Ordering::Relaxed) == 0 && reader.as_ref().is_some_and(has_stopped);
@@ -327,7 +314,16 @@ async fn play(pipeline: &gst::Pipeline, frames: &Frames, all: Option<u64>) -> Re
     }
 }
 
-/// Ends the stream behind a broken source: the encoder and the muxer get an EOS as if the source had sent it.
+/// Prints a line above the bar, also where there is no terminal to draw a bar on.
+fn say(bar: &ProgressBar, line: &str) {
+    if bar.is_hidden() {
+        eprintln!("{line}");
+    } else {
+        bar.println(line);
+    }
+}
+
+/// Ends the stream behind the source: the encoder and the muxer get an EOS as if the source had sent it.
 fn finish(pipeline: &gst::Pipeline) -> Result<()> {
     let pad = pipeline
         .by_name("infer")

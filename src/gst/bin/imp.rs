@@ -8,7 +8,7 @@ use gst::subclass::prelude::*;
 use gstreamer as gst;
 use std::sync::LazyLock;
 
-static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
         "masambin",
         gst::DebugColorFlags::empty(),

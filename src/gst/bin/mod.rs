@@ -38,5 +38,6 @@ impl Masam {
 /// # Errors
 /// GStreamer refuses it, for example because the name is taken.
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    std::sync::LazyLock::force(&imp::CAT);
     gst::Element::register(Some(plugin), "masam", gst::Rank::NONE, Masam::static_type())
 }

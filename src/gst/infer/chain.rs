@@ -36,8 +36,51 @@ impl Infer {
             gst::debug!(CAT, imp = self, "discontinuity");
             self.end_epoch()?;
         }
+        self.follow_prompt()?;
         self.take_in(buffer)?;
         self.release()
+    }
+
+    /// Where the prompt has been set anew, ends the epoch, so that no mask rests on two prompts, and goes on with it.
+    fn follow_prompt(&self) -> Result<(), gst::FlowError> {
+        let changed = self
+            .state()
+            .as_mut()
+            .is_some_and(|state| std::mem::take(&mut state.prompt_changed));
+        if !changed {
+            return Ok(());
+        }
+        if self.is_under_way() {
+            self.end_epoch()?;
+        }
+        let (region, caps) = {
+            let state = self.state();
+            let state = state.as_ref().ok_or(gst::FlowError::Flushing)?;
+            (
+                state.stream.as_ref().map(|stream| stream.square.region),
+                state.caps.clone(),
+            )
+        };
+        match (region, caps) {
+            (Some(region), _) => self.aim(region),
+            // The prompt before may have been why there are no masks.
+            (None, Some(caps)) => {
+                if let Err(message) = self.set_caps(&caps) {
+                    self.post_error_message(message);
+                    return Err(gst::FlowError::NotNegotiated);
+                }
+            }
+            (None, None) => (),
+        }
+        Ok(())
+    }
+
+    /// Has later clips show `region`, and says so where the prompt does not lie in it.
+    fn aim(&self, region: Rect) {
+        let trouble = self.state().as_mut().and_then(|state| state.aim(region));
+        if let Some(error) = trouble {
+            self.warn_of_settings(&error);
+        }
     }
 
     /// Whether frames have been taken in since the epoch began.
@@ -123,9 +166,7 @@ impl Infer {
                 if self.is_under_way() {
                     self.end_epoch()?;
                 }
-                if let Some(stream) = self.state().as_mut().and_then(|state| state.stream.as_mut()) {
-                    stream.region = found;
-                }
+                self.aim(found);
                 region = found;
             }
             // A buffer that cannot be read is reported by the next look.
@@ -336,7 +377,7 @@ impl State {
     fn view(&self) -> Option<(super::picture::Format, Rect)> {
         self.stream
             .as_ref()
-            .map(|stream| (stream.format.clone(), stream.region))
+            .map(|stream| (stream.format.clone(), stream.square.region))
     }
 
     fn give_back(&mut self, eye: Option<Eye>) {
@@ -409,7 +450,7 @@ impl State {
             running_time_nanos: mask.time.running_nanos,
             age_nanos: shown.since_nanos(mask.time),
             frame: stream.format.size,
-            region: stream.region,
+            region: stream.square.region,
             mask: Size::square(mask.side_px),
             classes: spec.classes.clone(),
             plane: glib::Bytes::from_owned(mask.labels.clone()),

@@ -94,7 +94,7 @@ impl Infer {
 
     /// Begins a stream for new caps. The element goes on without masks where they cannot be made for such frames,
     /// and says so.
-    fn set_caps(&self, caps: &gst::CapsRef) -> Result<(), gst::ErrorMessage> {
+    pub(super) fn set_caps(&self, caps: &gst::CapsRef) -> Result<(), gst::ErrorMessage> {
         let format = Format::from_caps(caps)
             .map_err(|error| gst::error_msg!(gst::StreamError::Format, ("{error}")))?;
         let mut latency = gst::query::Latency::new();
@@ -115,14 +115,19 @@ impl Infer {
         match begun {
             Ok(None) => Ok(()),
             Ok(Some(error)) => {
-                gst::element_imp_warning!(
-                    self,
-                    gst::LibraryError::Settings,
-                    ("no masks for this stream: {error}")
-                );
+                self.warn_of_settings(&error);
                 Ok(())
             }
             Err(error) => Err(gst::error_msg!(gst::LibraryError::Settings, ("{error}"))),
         }
+    }
+
+    /// The frames go on, but what the user has set does not fit them.
+    pub(super) fn warn_of_settings(&self, error: &crate::Error) {
+        gst::element_imp_warning!(
+            self,
+            gst::LibraryError::Settings,
+            ("no masks for this stream: {error}")
+        );
     }
 }

@@ -3,6 +3,7 @@
 use super::session::{Session, clock};
 use super::settings::{self, Settings};
 use super::state::State;
+use crate::prompt::FramePrompt;
 use crate::stream::{Clock, Open};
 use gst::glib;
 use gst::prelude::*;
@@ -124,6 +125,35 @@ impl Infer {
         }
     }
 
+    /// Hands a prompt to the stream under way; from its next frame on it is asked for. One that cannot be followed is
+    /// refused with a warning, and the one before stays. Without a stream the next start will tell.
+    fn follows(&self, value: &glib::Value) -> bool {
+        let text = value.get::<Option<String>>().ok().flatten().unwrap_or_default();
+        let refused = {
+            let mut state = self.state();
+            let Some(state) = state.as_mut() else { return true };
+            let prompt = text.parse::<FramePrompt>().and_then(|prompt| {
+                let region = state.stream.as_ref().map(|stream| stream.square.region);
+                region.map_or(Ok(()), |region| state.placed(&prompt, region).map(|_| ()))?;
+                Ok(prompt)
+            });
+            match prompt {
+                Ok(prompt) => {
+                    state.prompt = prompt;
+                    state.prompt_changed = true;
+                    return true;
+                }
+                Err(error) => error,
+            }
+        };
+        gst::element_imp_warning!(
+            self,
+            gst::LibraryError::Settings,
+            ("the prompt stays as it was: {refused}")
+        );
+        false
+    }
+
     fn stats(&self) -> gst::Structure {
         let worker = self
             .session()
@@ -230,6 +260,9 @@ impl ObjectImpl for Infer {
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
         gst::info!(CAT, imp = self, "{} = {value:?}", pspec.name());
+        if pspec.name() == "prompt" && !self.follows(value) {
+            return;
+        }
         self.settings().set(pspec.name(), value);
     }
 

@@ -58,5 +58,6 @@ pub(crate) fn caps() -> gst::Caps {
 /// # Errors
 /// GStreamer refuses it, for example because the name is taken.
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    std::sync::LazyLock::force(&imp::CAT);
     gst::Element::register(Some(plugin), "masaminfer", gst::Rank::NONE, Infer::static_type())
 }

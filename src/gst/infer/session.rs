@@ -2,6 +2,7 @@
 
 use super::settings::{Mode, Roi, Settings};
 use crate::error::{Error, Result};
+use crate::prompt::FramePrompt;
 use crate::segmenter::SegmenterSpec;
 use crate::stream::live::check_emit;
 use crate::stream::worker::Stopped;
@@ -20,6 +21,7 @@ pub(super) struct Session {
     /// The settings as they were when the model was opened.
     pub settings: Arc<Settings>,
     pub roi: Roi,
+    pub prompt: FramePrompt,
 }
 
 /// Monotonic time of this process.
@@ -61,7 +63,7 @@ impl Session {
     /// [`Error::Config`] for settings that no stream could satisfy, else what opening gave.
     pub fn open(settings: Settings, injected: Option<Open>, detached: u32) -> Result<Self> {
         let options = settings.open_options()?;
-        let roi = settings.roi()?;
+        let (roi, prompt) = (settings.roi()?, settings.prompt.parse()?);
         let open = match (injected, settings.model.clone()) {
             (Some(open), _) => open,
             (None, Some(path)) => {
@@ -79,6 +81,7 @@ impl Session {
             supervisor,
             settings: Arc::new(settings),
             roi,
+            prompt,
         };
         match session.checked() {
             Ok(()) => Ok(session),
@@ -104,11 +107,12 @@ impl Session {
         if asks_for(&self.settings) != asks_for(&settings) {
             return Ok(None);
         }
-        let roi = settings.roi()?;
+        let (roi, prompt) = (settings.roi()?, settings.prompt.parse()?);
         let session = Self {
             supervisor: Arc::clone(&self.supervisor),
             settings: Arc::new(settings),
             roi,
+            prompt,
         };
         session.checked().map(|()| Some(session))
     }
@@ -182,6 +186,7 @@ fn share(settings: &Settings, open: Open, detached: u32) -> Result<Arc<Superviso
             supervisor,
             settings: Arc::new(settings.clone()),
             roi: Roi::None,
+            prompt: FramePrompt::default(),
         }
         .close();
         return Err(Error::config("model-instance-id", &wanted.id, bound));

@@ -73,6 +73,7 @@ pub(super) struct Settings {
     pub video_delay_nanos: u64,
     pub watchdog_nanos: u64,
     pub roi: String,
+    pub prompt: String,
 }
 
 /// Longest delay of the video: frames of this time are kept.
@@ -93,6 +94,7 @@ impl Default for Settings {
             video_delay_nanos: 0,
             watchdog_nanos: 30_000_000_000,
             roi: "auto".into(),
+            prompt: String::new(),
         }
     }
 }
@@ -260,6 +262,15 @@ pub(super) fn properties() -> &'static [glib::ParamSpec] {
                 .default_value(Some(default.roi.as_str()))
                 .mutable_ready()
                 .build(),
+            glib::ParamSpecString::builder("prompt")
+                .nick("Prompt")
+                .blurb(
+                    "What to segment, for models trained with prompts: box=x0,y0,x1,y1, point=x,y on the object and \
+                     outside=x,y beside it, in pixels of the frame, with blanks between them",
+                )
+                .default_value(Some(default.prompt.as_str()))
+                .mutable_playing()
+                .build(),
             glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
                 .nick("Statistics")
                 .blurb("Frames, clips, mask ages, pass times (ns) and faults since the element was started")
@@ -294,6 +305,7 @@ impl Settings {
             "video-delay" => self.video_delay_nanos = value.get().unwrap_or(default.video_delay_nanos),
             "watchdog" => self.watchdog_nanos = value.get().unwrap_or(default.watchdog_nanos),
             "roi" => self.roi = text(value, &default.roi),
+            "prompt" => self.prompt = text(value, &default.prompt),
             _ => {}
         }
     }
@@ -317,6 +329,7 @@ impl Settings {
             "video-delay" => self.video_delay_nanos.to_value(),
             "watchdog" => self.watchdog_nanos.to_value(),
             "roi" => self.roi.to_value(),
+            "prompt" => self.prompt.to_value(),
             _ => return None,
         })
     }

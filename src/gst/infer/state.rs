@@ -5,10 +5,11 @@ use super::pool::PoolWatch;
 use super::session::Session;
 use super::settings::{Mode, Roi};
 use crate::error::Result;
-use crate::geometry::{Orientation, Rect, Size};
+use crate::geometry::{ModelSquare, Orientation, Rect, Size};
 use crate::kernels::picture::region::RegionFinder;
 use crate::kernels::picture::resize::AreaResizer;
 use crate::kernels::picture::resize_reference::resize_reference;
+use crate::prompt::FramePrompt;
 use crate::segmenter::{ModelFrame, Prompt, Resize, SegmentError, SegmenterSpec, StreamId};
 use crate::stream::engine::Counts;
 use crate::stream::stats::Recent;
@@ -30,6 +31,9 @@ pub(super) struct State {
     pub held: VecDeque<Held>,
     pub pools: PoolWatch,
     pub numbers: Numbers,
+    pub prompt: FramePrompt,
+    /// The prompt was set since the last frame.
+    pub prompt_changed: bool,
     /// Epoch of the next stream.
     pub next_epoch: u64,
     /// Whoever waits has to give up: a flush or the way to READY.
@@ -41,7 +45,8 @@ pub(super) struct State {
 /// What depends on the caps.
 pub(super) struct Stream {
     pub format: Format,
-    pub region: Rect,
+    /// The region of interest, and what becomes of it.
+    pub square: ModelSquare,
     pub engine: Engine,
     pub id: StreamId,
     /// `None` while inference is off.
@@ -92,6 +97,8 @@ pub(super) struct Numbers {
 impl State {
     pub fn new(session: Session) -> Self {
         Self {
+            prompt: session.prompt.clone(),
+            prompt_changed: false,
             session,
             segment: gst::FormattedSegment::new(),
             caps: None,
@@ -125,10 +132,7 @@ impl State {
     /// Begins a stream of `format`, with its source live or not. Settings that fit no such stream are an error; a
     /// region that does not fit these frames is given back, and the frames will go on without masks.
     pub fn begin_stream(&mut self, format: Format, live_source: bool) -> Result<Option<crate::Error>> {
-        self.numbers.counts_before = self.counts();
-        if let Some(stream) = self.stream.take() {
-            self.next_epoch = stream.engine.epoch() + 1;
-        }
+        self.end_stream();
         let spec = self.session.spec();
         let settings = &self.session.settings;
         let (region, finder) = match self.session.roi {
@@ -147,7 +151,11 @@ impl State {
             Mode::Auto => live_source && window.emit == Emit::Newest,
         };
         let id = unique_stream();
-        let prompt = Prompt::default();
+        let eye = Eye::new(spec, live, finder);
+        let prompt = match self.prompt.in_square(format.size, &eye.square(region)) {
+            Ok(prompt) => prompt,
+            Err(error) => return Ok(Some(error)),
+        };
         let (config, delay_nanos) = if live {
             let delay_nanos = settings.video_delay_nanos;
             let config = LiveConfig {
@@ -175,7 +183,6 @@ impl State {
             (true, None) => delay_nanos.div_ceil(UNKNOWN_FRAME_NANOS) + 1,
         };
         self.stream = Some(Stream {
-            region,
             engine: Engine::new(self.next_epoch, config, spec)?,
             id,
             port: None,
@@ -184,11 +191,51 @@ impl State {
             window,
             delay_nanos,
             newest_nanos: None,
-            eye: Some(Eye::new(spec, live, finder)),
+            square: eye.square(region),
+            eye: Some(eye),
             format,
         });
         self.renew_port();
         Ok(None)
+    }
+
+    /// The stream's prompt, were it `prompt` and its region `region`.
+    pub fn placed(&self, prompt: &FramePrompt, region: Rect) -> Result<Prompt> {
+        match &self.stream {
+            Some(stream) => {
+                let square = ModelSquare {
+                    region,
+                    ..stream.square
+                };
+                prompt.in_square(stream.format.size, &square)
+            }
+            None => Ok(Prompt::default()),
+        }
+    }
+
+    /// Has later clips show `region`, with the prompt where it lies there. Between two epochs only. Where the prompt
+    /// lies outside, the stream goes on without masks, and the reason is given back.
+    pub fn aim(&mut self, region: Rect) -> Option<crate::Error> {
+        let prompt = match self.placed(&self.prompt, region) {
+            Ok(prompt) => prompt,
+            Err(error) => {
+                self.end_stream();
+                return Some(error);
+            }
+        };
+        if let Some(stream) = &mut self.stream {
+            stream.square.region = region;
+            stream.engine.set_prompt(prompt);
+        }
+        None
+    }
+
+    /// Keeps the numbers of the stream, if there is one, and lets go of it.
+    fn end_stream(&mut self) {
+        self.numbers.counts_before = self.counts();
+        if let Some(stream) = self.stream.take() {
+            self.next_epoch = stream.engine.epoch() + 1;
+        }
     }
 
     /// Sees to it that the stream has a port whose worker is there, unless inference is off. The clips of one that is
@@ -262,6 +309,16 @@ impl Eye {
             orientation: spec.orientation,
             resizer: None,
             finder,
+        }
+    }
+
+    /// What `region` becomes.
+    pub fn square(&self, region: Rect) -> ModelSquare {
+        ModelSquare {
+            region,
+            side_px: self.side_px,
+            orientation: self.orientation,
+            alignment: self.resize.alignment(),
         }
     }
 

@@ -22,13 +22,17 @@ use gstreamer_base as gst_base;
 use gstreamer_video as gst_video;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
         "masammask",
         gst::DebugColorFlags::empty(),
         Some("masam's masks as video"),
     )
 });
+
+/// What `gst-inspect-1.0` shows.
+const EXAMPLE: &str = "gst-launch-1.0 filesrc location=in.mp4 ! decodebin ! videoconvert ! masaminfer \
+                       model=demo.safetensors ! masammask output=colour ! videoconvert ! autovideosink";
 
 /// Fields of the input's caps that say nothing about the output's pixels.
 const PIXEL_FIELDS: [&str; 3] = ["format", "colorimetry", "chroma-site"];
@@ -297,14 +301,13 @@ impl GstObjectImpl for MasamMask {}
 impl ElementImpl for MasamMask {
     fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
         static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
-            gst::subclass::ElementMetadata::new(
+            gst::subclass::ElementMetadata::with_additional(
                 "MA-SAM mask to video",
                 "Filter/Converter/Video",
                 "Turns the masks that masaminfer attached into a video of their own: class ids, colours, or a key for \
-                 an external mixer. Research software, not a medical device. Example: gst-launch-1.0 filesrc \
-                 location=in.mp4 ! decodebin ! videoconvert ! masaminfer model=demo.safetensors ! masammask \
-                 output=colour ! videoconvert ! autovideosink",
-                "The masam authors",
+                 an external mixer (research software, not a medical device)",
+                "The masam developers",
+                &[("example", EXAMPLE)],
             )
         });
         Some(&METADATA)

@@ -57,5 +57,6 @@ glib::wrapper! {
 /// GStreamer refused.
 pub fn register(plugin: Option<&gst::Plugin>) -> Result<(), glib::BoolError> {
     crate::gst::meta::register();
+    std::sync::LazyLock::force(&imp::CAT);
     gst::Element::register(plugin, "masammask", gst::Rank::NONE, MasamMask::static_type())
 }

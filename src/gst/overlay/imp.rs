@@ -18,13 +18,17 @@ use gstreamer_base as gst_base;
 use gstreamer_video as gst_video;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
         "masamoverlay",
         gst::DebugColorFlags::empty(),
         Some("Overlay of masam's masks"),
     )
 });
+
+/// What `gst-inspect-1.0` shows.
+const EXAMPLE: &str = "gst-launch-1.0 filesrc location=in.mp4 ! decodebin ! videoconvert ! masaminfer \
+                       model=demo.safetensors ! masamoverlay style=both ! videoconvert ! autovideosink";
 
 /// What exists only while caps are known.
 struct State {
@@ -226,13 +230,13 @@ impl GstObjectImpl for MasamOverlay {}
 impl ElementImpl for MasamOverlay {
     fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
         static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
-            gst::subclass::ElementMetadata::new(
+            gst::subclass::ElementMetadata::with_additional(
                 "MA-SAM mask overlay",
                 "Filter/Effect/Video",
-                "Draws the masks that masaminfer attached, with legend and status, in the frame's own format. \
-                 Research software, not a medical device. Example: gst-launch-1.0 filesrc location=in.mp4 ! decodebin \
-                 ! videoconvert ! masaminfer model=demo.safetensors ! masamoverlay style=both ! videoconvert ! autovideosink",
-                "The masam authors",
+                "Draws the masks that masaminfer attached, with legend and status, in the frame's own format \
+                 (research software, not a medical device)",
+                "The masam developers",
+                &[("example", EXAMPLE)],
             )
         });
         Some(&METADATA)

@@ -33,6 +33,7 @@ glib::wrapper! {
 /// GStreamer refused.
 pub fn register(plugin: Option<&gst::Plugin>) -> Result<(), glib::BoolError> {
     crate::gst::meta::register();
+    std::sync::LazyLock::force(&imp::CAT);
     gst::Element::register(
         plugin,
         "masamoverlay",

@@ -1,0 +1,106 @@
+//! What is counted while `masam run` plays.
+
+use anyhow::{Context, Result};
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// What `masaminfer` says of its masks.
+pub(super) struct MaskCounts {
+    /// Frames that left with one.
+    pub(super) frames: u64,
+    live: bool,
+    median_pass_nanos: Option<u64>,
+    oldest_nanos: u64,
+}
+
+impl MaskCounts {
+    pub(super) fn of(pipeline: &gst::Pipeline) -> Self {
+        let infer = pipeline.by_name("infer");
+        let stats = infer.as_ref().map(|e| e.property::<gst::Structure>("stats"));
+        let number = |name: &str| stats.as_ref().and_then(|s| s.get::<u64>(name).ok());
+        let out = number("frames-out").unwrap_or(0);
+        Self {
+            frames: out.saturating_sub(number("frames-without-mask").unwrap_or(0)),
+            live: stats.as_ref().is_some_and(|s| s.get("live") == Ok(true)),
+            median_pass_nanos: number("forward-p50"),
+            oldest_nanos: infer.map_or(0, |e| e.property("max-mask-age")),
+        }
+    }
+
+    /// Why no frame has a mask, as far as it is known.
+    pub(super) fn why_none(&self) -> String {
+        let seconds = |nanos: u64| nanos as f64 / 1e9;
+        match self.median_pass_nanos {
+            Some(pass) if self.live => format!(
+                "no frame has a mask: the model takes {:.1} s for a clip, and masks older than {:.1} s are not shown; \
+                 --mode exact waits for them",
+                seconds(pass),
+                seconds(self.oldest_nanos)
+            ),
+            _ => "no frame has a mask".into(),
+        }
+    }
+}
+
+/// Frames that went into and came out of our elements, and the last one's time.
+pub(super) struct Frames {
+    pub(super) read: AtomicU64,
+    pub(super) written: AtomicU64,
+    pub(super) position_nanos: AtomicU64,
+    /// The options do not fit the frames; those that still come are of no use.
+    refused: AtomicBool,
+}
+
+/// Whether an element goes on without masks because options do not fit the frames: not what they were given for.
+pub(super) fn is_refusal(message: &gst::MessageRef) -> bool {
+    matches!(message.view(), gst::MessageView::Warning(w) if w.error().matches(gst::LibraryError::Settings))
+}
+
+impl Frames {
+    /// Begins to count.
+    ///
+    /// # Errors
+    /// A pipeline without our elements.
+    pub(super) fn of(pipeline: &gst::Pipeline) -> Result<Arc<Self>> {
+        let frames = Arc::new(Self {
+            read: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            position_nanos: AtomicU64::new(0),
+            refused: AtomicBool::new(false),
+        });
+        let noted = frames.clone();
+        // In the thread that complains, so that it is known before the frame behind comes.
+        pipeline
+            .bus()
+            .context("a pipeline has a bus")?
+            .set_sync_handler(move |_, message| {
+                noted.refused.fetch_or(is_refusal(message), Ordering::Relaxed);
+                gst::BusSyncReply::Pass
+            });
+        let pad = |element: &str, pad: &str| {
+            pipeline
+                .by_name(element)
+                .and_then(|e| e.static_pad(pad))
+                .with_context(|| format!("no pad {pad} of {element}"))
+        };
+        let counted = frames.clone();
+        pad("infer", "sink")?.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+            if counted.refused.load(Ordering::Relaxed) {
+                return gst::PadProbeReturn::Drop;
+            }
+            counted.read.fetch_add(1, Ordering::Relaxed);
+            gst::PadProbeReturn::Ok
+        });
+        let counted = frames.clone();
+        pad("overlay", "src")?.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            counted.written.fetch_add(1, Ordering::Relaxed);
+            if let Some(time) = info.buffer().and_then(|b| b.pts()) {
+                counted.position_nanos.store(time.nseconds(), Ordering::Relaxed);
+            }
+            gst::PadProbeReturn::Ok
+        });
+        Ok(frames)
+    }
+}

@@ -1,0 +1,337 @@
+//! `masam train`: a run from its configuration to a model file.
+//!
+//! The run's folder holds `state.safetensors` (to go on from), `model.safetensors` (the newest), `best.safetensors`
+//! (by validation) and `steps.csv`.
+
+use crate::checkpoint::model_file::Storage;
+use crate::labels::ClassSet;
+use crate::metrics::Confusion;
+use crate::train::batches::{Batches, Recipe};
+use crate::train::{Footage, Step, TrainConfig, Trainer};
+use anyhow::{Context, Result, bail};
+use candle_core::Device;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Train a model.
+#[derive(Debug, Args)]
+pub struct Train {
+    /// The configuration, TOML; `configs/` holds examples.
+    config: PathBuf,
+    /// Folder of the run, instead of the configuration's.
+    #[arg(short, long, value_name = "FOLDER")]
+    output: Option<PathBuf>,
+    /// Go on from the state in the run's folder.
+    #[arg(long)]
+    resume: bool,
+    /// End after this many minutes, with the state saved.
+    #[arg(long, value_name = "MINUTES")]
+    minutes: Option<f64>,
+}
+
+/// Newest state, newest model, best model and log of a run.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn state(&self) -> PathBuf {
+        self.0.join("state.safetensors")
+    }
+
+    fn model(&self) -> PathBuf {
+        self.0.join("model.safetensors")
+    }
+
+    fn best(&self) -> PathBuf {
+        self.0.join("best.safetensors")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.0.join("steps.csv")
+    }
+}
+
+impl Train {
+    pub(super) fn run(self) -> Result<ExitCode> {
+        let config = TrainConfig::read(&self.config)?;
+        let folder = Folder(self.output.clone().unwrap_or_else(|| config.folder()));
+        let device = Device::Cpu;
+        let mut trainer = match (self.resume, folder.state().exists()) {
+            (true, true) => Trainer::resume(&config, &folder.state(), &device)?,
+            (true, false) => bail!("{}: nothing to go on from", folder.state().display()),
+            (false, true) => bail!(
+                "{}: there is a run already; --resume goes on with it",
+                folder.0.display()
+            ),
+            (false, false) => Trainer::new(&config, &device)?,
+        };
+        std::fs::create_dir_all(&folder.0).with_context(|| folder.0.display().to_string())?;
+        let (footage, validation) = footage(&config, &trainer)?;
+        let footage = Arc::new(footage);
+        let mut log = Log::open(&folder.log(), trainer.progress().step)?;
+        let stopped = Arc::new(AtomicBool::new(false));
+        stop_on_control_c(stopped.clone())?;
+
+        let (steps, first) = (config.schedule.steps, trainer.progress().step);
+        let bar = ProgressBar::new(steps).with_style(ProgressStyle::with_template(
+            "{bar:32} {pos}/{len} steps, {msg}, {eta} left",
+        )?);
+        bar.set_position(first);
+        bar.reset_eta();
+        let recipe = Recipe::new(&config, trainer.card().preprocessing.normalisation);
+        let batches = Batches::start(recipe, footage, first, config.clips.accumulate)?;
+        let began = Instant::now();
+        let in_time = || {
+            self.minutes
+                .is_none_or(|minutes| began.elapsed().as_secs_f64() < minutes * 60.0)
+        };
+        let mut loss = Smooth::default();
+        while trainer.progress().step < steps && !stopped.load(Ordering::Relaxed) && in_time() {
+            let parts = (0..config.clips.accumulate)
+                .map(|_| batches.next())
+                .collect::<crate::Result<Vec<_>>>()?;
+            let step = trainer.step(&parts)?;
+            log.step(&step)?;
+            loss.add(step.loss);
+            bar.set_message(format!(
+                "loss {:.4}, rate {:.2e}",
+                loss.0.unwrap_or(f64::NAN),
+                step.rate
+            ));
+            bar.inc(1);
+            let done = trainer.progress().step;
+            let last = done == steps;
+            if let Some(validation) = validation
+                .as_ref()
+                .filter(|_| last || done % config.save.validate_every == 0)
+            {
+                let confusion = trainer.validate(validation, VALIDATE_EVERY)?;
+                let score = confusion.mean_iou().unwrap_or(0.0);
+                log.validation(done, &confusion, &trainer.card().classes)?;
+                bar.println(format!(
+                    "step {done}: validation mean IoU {score:.4}, loss {:.4}",
+                    loss.0.unwrap_or(f64::NAN)
+                ));
+                if trainer.is_best(score) {
+                    self.write(&trainer, &config, &folder.best())?;
+                }
+            }
+            if last || done % config.save.every == 0 {
+                trainer.save(&folder.state())?;
+            }
+        }
+        bar.finish_and_clear();
+        trainer.save(&folder.state())?;
+        self.write(&trainer, &config, &folder.model())?;
+        let progress = trainer.progress();
+        println!(
+            "{} steps ({} skipped) in {:.0} s, {}",
+            progress.step - first,
+            progress.skipped,
+            began.elapsed().as_secs_f64(),
+            folder.0.display()
+        );
+        if progress.step < steps {
+            println!(
+                "stopped at step {} of {steps}; go on with --resume",
+                progress.step
+            );
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn write(&self, trainer: &Trainer, config: &TrainConfig, path: &Path) -> Result<()> {
+        let data = match (&config.data.folder, &config.data.phantom) {
+            (Some(folder), _) => folder.display().to_string(),
+            (None, Some(s)) => format!(
+                "phantom scenes: {} sequences of {} frames at {} frames/s, seed {}",
+                s.sequences, s.frames, s.fps, s.seed
+            ),
+            (None, None) => String::new(),
+        };
+        let mut file = trainer.model_file(&data, &today())?;
+        if let Some(best) = trainer.progress().best {
+            file.card
+                .scores
+                .insert("validation.miou_at_model_side".into(), best);
+        }
+        Ok(file.write(path, Storage::F16)?)
+    }
+}
+
+/// Frames from one that is validated to the next.
+const VALIDATE_EVERY: usize = 4;
+
+/// What is learnt from and what is validated on, at the model's side.
+fn footage(config: &TrainConfig, trainer: &Trainer) -> Result<(Footage, Option<Footage>)> {
+    let card = trainer.card();
+    let side = card.model.image_side_px;
+    let generate = |scenes: &crate::train::config::Scenes, what: &str| -> Result<Footage> {
+        let bar = ProgressBar::new(scenes.sequences as u64).with_style(ProgressStyle::with_template(
+            "{msg} {bar:32} {pos}/{len} sequences, {eta} left",
+        )?);
+        bar.set_message(format!("scenes for {what}"));
+        let footage = Footage::generate(scenes, side, &card.preprocessing, &|| bar.inc(1))?;
+        bar.finish_and_clear();
+        Ok(footage)
+    };
+    let Some(scenes) = &config.data.phantom else {
+        bail!("data.folder: training from a folder is not there yet");
+    };
+    let validation = config.data.validation_phantom.as_ref();
+    Ok((
+        generate(scenes, "training")?,
+        validation
+            .map(|scenes| generate(scenes, "validation"))
+            .transpose()?,
+    ))
+}
+
+/// Sets `stopped` at the first Ctrl-C; the second ends the program.
+fn stop_on_control_c(stopped: Arc<AtomicBool>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    std::thread::Builder::new()
+        .name("masam-control-c".into())
+        .spawn(move || {
+            runtime.block_on(async {
+                while tokio::signal::ctrl_c().await.is_ok() {
+                    if stopped.swap(true, Ordering::Relaxed) {
+                        std::process::exit(130);
+                    }
+                    eprintln!("finishing the step and saving; Ctrl-C again to give up");
+                }
+            });
+        })?;
+    Ok(())
+}
+
+/// Today, ISO 8601, UTC.
+fn today() -> String {
+    let seconds = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO)
+        .as_secs();
+    let (year, month, day) = date_of((seconds / 86_400) as i64);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+/// Year, month and day of a number of days since 1970-01-01 in the Gregorian calendar, whose pattern repeats every
+/// 400 years; years are counted from March, so that the leap day comes last.
+fn date_of(days: i64) -> (i64, i64, i64) {
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (era * 400 + year + i64::from(month <= 2), month, day)
+}
+
+/// A running mean for the eye.
+#[derive(Default)]
+struct Smooth(Option<f64>);
+
+impl Smooth {
+    fn add(&mut self, value: f64) {
+        if value.is_finite() {
+            self.0 = Some(self.0.map_or(value, |mean| mean + (value - mean) * 0.05));
+        }
+    }
+}
+
+/// `steps.csv` and `validation.csv`: a line each.
+struct Log {
+    steps: std::fs::File,
+    validation: PathBuf,
+}
+
+impl Log {
+    /// Goes on with the file at `path`, without the lines from step `first` on: they are to come again.
+    fn open(path: &Path, first: u64) -> Result<Self> {
+        const HEAD: &str = "step,loss,cross_entropy,dice,gradient_norm,rate,skipped";
+        let before = std::fs::read_to_string(path).unwrap_or_default();
+        let kept = before.lines().skip(1).filter(|line| {
+            let step = line.split(',').next().and_then(|step| step.parse::<u64>().ok());
+            step.is_some_and(|step| step < first)
+        });
+        let lines: Vec<&str> = std::iter::once(HEAD).chain(kept).collect();
+        let failed = || path.display().to_string();
+        std::fs::write(path, lines.join("\n") + "\n").with_context(failed)?;
+        let steps = std::fs::OpenOptions::new()
+            .append(true)
+            .open(path)
+            .with_context(failed)?;
+        Ok(Self {
+            steps,
+            validation: path.with_file_name("validation.csv"),
+        })
+    }
+
+    fn step(&mut self, s: &Step) -> Result<()> {
+        let Step {
+            step,
+            loss,
+            cross_entropy,
+            dice,
+            gradient_norm,
+            rate,
+            skipped,
+        } = s;
+        writeln!(
+            self.steps,
+            "{step},{loss},{cross_entropy},{dice},{gradient_norm},{rate},{}",
+            u8::from(*skipped)
+        )?;
+        Ok(())
+    }
+
+    fn validation(&mut self, step: u64, confusion: &Confusion, classes: &ClassSet) -> Result<()> {
+        let new = !self.validation.exists();
+        let mut file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.validation)?;
+        if new {
+            let names: Vec<&str> = classes.iter().map(|c| c.name.as_str()).collect();
+            writeln!(file, "step,miou,{}", names.join(","))?;
+        }
+        let of = |class: usize| {
+            confusion
+                .iou(class)
+                .map_or(String::new(), |iou| format!("{iou:.4}"))
+        };
+        let each: Vec<String> = (0..classes.len()).map(of).collect();
+        writeln!(
+            file,
+            "{step},{:.4},{}",
+            confusion.mean_iou().unwrap_or(0.0),
+            each.join(",")
+        )?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_have_their_dates() {
+        for (days, date) in [
+            (0, (1970, 1, 1)),
+            (59, (1970, 3, 1)),
+            (11_016, (2000, 2, 29)),
+            (20_782, (2026, 11, 25)),
+        ] {
+            assert_eq!(date_of(days), date);
+        }
+    }
+}

@@ -1,0 +1,526 @@
+//! The configuration of a training run, as TOML; every field has the paper's value as its default.
+//!
+//! ```
+//! let config = masam::train::TrainConfig::parse(r#"
+//!     name = "scenes"
+//!     trained = "full"
+//!     [model]
+//!     preset = "demo"
+//!     [data.phantom]
+//!     sequences = 16
+//! "#)?;
+//! assert_eq!(config.clips.frames, 5);
+//! # Ok::<(), masam::Error>(())
+//! ```
+
+use super::augment::AugmentConfig;
+use super::loss::LossConfig;
+use super::optimizer::AdamWConfig;
+use super::parameters::Trained;
+use super::schedule::Schedule;
+use crate::data::phantom::{Eyes, PhantomConfig};
+use crate::error::{Error, Result, all_of};
+use crate::geometry::Size;
+use crate::model::{Adapters, Decoder, ModelConfig};
+use crate::segmenter::Temporal;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// A training run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Name of the run and of the model it makes.
+    pub name: String,
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// What is trained; the rest is frozen.
+    pub trained: Trained,
+    /// The model, from a preset.
+    pub model: ModelChoice,
+    /// How frames are prepared; goes into the model file.
+    pub preprocessing: Prepared,
+    /// Where the weights begin.
+    pub start: Start,
+    /// What is learnt from, and what is validated on.
+    pub data: Data,
+    /// Clips and batches.
+    pub clips: Clips,
+    /// Learning rate over the steps.
+    pub schedule: Schedule,
+    /// The optimiser's constants.
+    pub optimizer: AdamWConfig,
+    /// The loss.
+    pub loss: LossConfig,
+    /// Random changes of the clips.
+    pub augment: AugmentConfig,
+    /// Guards against steps that would do harm.
+    pub guard: Guard,
+    /// What is written, and when.
+    pub save: Save,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            name: "masam".into(),
+            seed: 1,
+            trained: Trained::default(),
+            model: ModelChoice::default(),
+            preprocessing: Prepared::default(),
+            start: Start::default(),
+            data: Data::default(),
+            clips: Clips::default(),
+            schedule: Schedule::default(),
+            optimizer: AdamWConfig::default(),
+            loss: LossConfig::default(),
+            augment: AugmentConfig::default(),
+            guard: Guard::default(),
+            save: Save::default(),
+        }
+    }
+}
+
+/// How frames are prepared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Prepared {
+    /// As the authors did: cubic spline, turned, stretched over each clip's own range.
+    #[default]
+    Reference,
+    /// As live video wants it: area filter, upright, bytes over 255.
+    Live,
+}
+
+/// A preset and the fields that differ from it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelChoice {
+    /// `vit_b`, `vit_l`, `vit_h` or `demo`.
+    pub preset: String,
+    /// Side of the square input, pixels.
+    pub image_side_px: Option<usize>,
+    /// Rank of FacT.
+    pub fact_rank: Option<usize>,
+    /// Width of the adapters.
+    pub adapter_width: Option<usize>,
+    /// Where adapters stand.
+    pub adapters: Option<Adapters>,
+    /// Which decoder.
+    pub decoder: Option<Decoder>,
+    /// Where the temporal taps lie.
+    pub temporal: Option<Temporal>,
+    /// Number of classes.
+    pub classes: Option<usize>,
+    /// Blocks of the image encoder.
+    pub encoder_depth: Option<usize>,
+    /// Width of the image encoder.
+    pub encoder_width: Option<usize>,
+    /// Blocks with global attention.
+    pub global_blocks: Option<Vec<usize>>,
+}
+
+impl Default for ModelChoice {
+    fn default() -> Self {
+        Self {
+            preset: "vit_b".into(),
+            image_side_px: None,
+            fact_rank: None,
+            adapter_width: None,
+            adapters: None,
+            decoder: None,
+            temporal: None,
+            classes: None,
+            encoder_depth: None,
+            encoder_width: None,
+            global_blocks: None,
+        }
+    }
+}
+
+impl ModelChoice {
+    /// The configuration meant.
+    ///
+    /// # Errors
+    /// No such preset, or a model out of bounds.
+    pub fn config(&self) -> Result<ModelConfig> {
+        let preset = ModelConfig::preset(&self.preset)?;
+        let config = ModelConfig {
+            image_side_px: self.image_side_px.unwrap_or(preset.image_side_px),
+            fact_rank: self.fact_rank.unwrap_or(preset.fact_rank),
+            adapter_width: self.adapter_width.unwrap_or(preset.adapter_width),
+            adapters: self.adapters.unwrap_or(preset.adapters),
+            decoder: self.decoder.unwrap_or(preset.decoder),
+            temporal: self.temporal.unwrap_or(preset.temporal),
+            classes: self.classes.unwrap_or(preset.classes),
+            encoder_depth: self.encoder_depth.unwrap_or(preset.encoder_depth),
+            encoder_width: self.encoder_width.unwrap_or(preset.encoder_width),
+            global_blocks: self.global_blocks.clone().unwrap_or(preset.global_blocks.clone()),
+            ..preset
+        };
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+/// Where the weights begin: a model file, SAM's release, or nothing but the seed.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Start {
+    /// A model file. What does not fit (another number of classes, another decoder) is drawn anew.
+    pub model: Option<PathBuf>,
+    /// SAM's release, .pth or .safetensors; FacT, adapters and classes are drawn from the seed.
+    pub sam: Option<PathBuf>,
+}
+
+/// What is learnt from, and what is validated on.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Data {
+    /// A data set on disk.
+    pub folder: Option<PathBuf>,
+    /// Its sequences for training, for example `train`.
+    pub split: Option<String>,
+    /// Its sequences for validation, for example `val`.
+    pub validation_split: Option<String>,
+    /// Scenes that are generated when the run starts.
+    pub phantom: Option<Scenes>,
+    /// Generated scenes for validation.
+    pub validation_phantom: Option<Scenes>,
+    /// Time between two frames of a clip in the data, milliseconds; goes into the model file.
+    pub frame_interval_ms: Option<u64>,
+}
+
+/// Generated scenes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Scenes {
+    /// Sequences; a multiple of 8 shows every class.
+    pub sequences: usize,
+    /// Frames in each.
+    pub frames: usize,
+    /// Frames per second.
+    pub fps: u32,
+    /// Width and height in pixels before they are brought to the model's side.
+    pub size: [u32; 2],
+    /// Everything in them follows from it.
+    pub seed: u64,
+}
+
+impl Default for Scenes {
+    fn default() -> Self {
+        Self {
+            sequences: 8,
+            frames: 16,
+            fps: 10,
+            size: [640, 512],
+            seed: 1,
+        }
+    }
+}
+
+impl Scenes {
+    /// As the generator wants it.
+    pub fn config(&self) -> PhantomConfig {
+        PhantomConfig {
+            seed: self.seed,
+            size: Size {
+                width_px: self.size[0],
+                height_px: self.size[1],
+            },
+            frames: self.frames,
+            frame_rate: (self.fps, 1),
+            supersample: 1,
+            eyes: Eyes::Left,
+        }
+    }
+}
+
+/// Clips and batches.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Clips {
+    /// Frames in a clip.
+    pub frames: usize,
+    /// Smallest and largest number of frames from one frame of a clip to the next; each clip draws its own.
+    pub stride: [usize; 2],
+    /// Clips that go through the model at once.
+    pub batch: usize,
+    /// Batches whose gradients make one step.
+    pub accumulate: usize,
+    /// Share of clips, 0 to 1, that are drawn by class: first a class, each as often as any other, then a frame that
+    /// shows it. The others are drawn evenly from all frames.
+    pub by_class: f32,
+}
+
+impl Default for Clips {
+    fn default() -> Self {
+        Self {
+            frames: 5,
+            stride: [1, 1],
+            batch: 3,
+            accumulate: 1,
+            by_class: 0.0,
+        }
+    }
+}
+
+/// Guards against steps that would do harm.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Guard {
+    /// Longest gradient, all parameters taken as one vector; a longer one is shortened to it. 0 leaves all as they are.
+    pub gradient_norm: f64,
+    /// Steps with a loss or a gradient that is no number, in a row, after which the run ends.
+    pub bad_steps: usize,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self {
+            gradient_norm: 1.0,
+            bad_steps: 10,
+        }
+    }
+}
+
+/// What is written, and when.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Save {
+    /// Folder of the run; `runs/NAME` by default.
+    pub folder: Option<PathBuf>,
+    /// Steps from one state on disk to the next.
+    pub every: u64,
+    /// Steps from one validation to the next.
+    pub validate_every: u64,
+}
+
+impl Default for Save {
+    fn default() -> Self {
+        Self {
+            folder: None,
+            every: 200,
+            validate_every: 200,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Reads a configuration.
+    ///
+    /// # Errors
+    /// Text that is no TOML, a field that does not exist, or one out of bounds.
+    pub fn parse(text: &str) -> Result<Self> {
+        let config: Self =
+            toml::from_str(text).map_err(|e| Error::config("configuration", "unreadable", e.to_string()))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Reads a configuration file; relative paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// As [`TrainConfig::parse`], naming the file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
+        let mut config = Self::parse(&text).map_err(|e| Error::file(path, e))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let paths = [
+            &mut config.start.model,
+            &mut config.start.sam,
+            &mut config.data.folder,
+        ];
+        for own in paths.into_iter().flatten() {
+            *own = folder.join(&*own);
+        }
+        Ok(config)
+    }
+
+    /// The folder of the run.
+    pub fn folder(&self) -> PathBuf {
+        self.save
+            .folder
+            .clone()
+            .unwrap_or_else(|| Path::new("runs").join(&self.name))
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// Each field out of bounds.
+    pub fn validate(&self) -> Result<()> {
+        let mut errors = Vec::new();
+        let mut check = |holds: bool, field: &str, value: &dyn std::fmt::Debug, bound: &str| {
+            if !holds {
+                errors.push(Error::config(field, format!("{value:?}"), bound));
+            }
+        };
+        let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let named = !self.name.is_empty() && self.name.chars().all(plain) && !self.name.starts_with('.');
+        check(
+            named,
+            "name",
+            &self.name,
+            "it has to be made of letters, digits, - and _",
+        );
+        let Clips {
+            frames,
+            stride,
+            batch,
+            accumulate,
+            by_class,
+        } = self.clips;
+        check(
+            (1..=64).contains(&frames),
+            "clips.frames",
+            &frames,
+            "it has to be 1 to 64",
+        );
+        let ordered = stride[0] >= 1 && stride[0] <= stride[1] && stride[1] <= 1000;
+        check(
+            ordered,
+            "clips.stride",
+            &stride,
+            "it has to be two ascending numbers, 1 to 1000",
+        );
+        check(
+            (1..=1024).contains(&batch),
+            "clips.batch",
+            &batch,
+            "it has to be 1 to 1024",
+        );
+        check(
+            (1..=1024).contains(&accumulate),
+            "clips.accumulate",
+            &accumulate,
+            "it has to be 1 to 1024",
+        );
+        check(
+            (0.0..=1.0).contains(&by_class),
+            "clips.by_class",
+            &by_class,
+            "it has to be 0 to 1",
+        );
+        let Guard {
+            gradient_norm,
+            bad_steps,
+        } = self.guard;
+        let bound = "it has to be a number, 0 or more";
+        check(gradient_norm >= 0.0, "guard.gradient_norm", &gradient_norm, bound);
+        check(
+            bad_steps >= 1,
+            "guard.bad_steps",
+            &bad_steps,
+            "it has to be 1 or more",
+        );
+        check(
+            self.save.every >= 1,
+            "save.every",
+            &self.save.every,
+            "it has to be 1 or more",
+        );
+        let every = self.save.validate_every;
+        check(
+            every >= 1,
+            "save.validate_every",
+            &every,
+            "it has to be 1 or more",
+        );
+        let share = self.loss.cross_entropy_share;
+        check(
+            (0.0..=1.0).contains(&share),
+            "loss.cross_entropy_share",
+            &share,
+            "it has to be 0 to 1",
+        );
+        let sources = usize::from(self.data.folder.is_some()) + usize::from(self.data.phantom.is_some());
+        check(
+            sources == 1,
+            "data",
+            &sources,
+            "it has to be one folder or one kind of phantom",
+        );
+        let started = self.start.model.is_some() && self.start.sam.is_some();
+        check(!started, "start", &"model and sam", "it has to be one of them");
+        for (field, scenes) in [
+            ("data.phantom", self.data.phantom),
+            ("data.validation_phantom", self.data.validation_phantom),
+        ] {
+            if let Some(scenes) = scenes {
+                check(
+                    scenes.sequences >= 1,
+                    field,
+                    &scenes.sequences,
+                    "there has to be a sequence",
+                );
+                errors_of(scenes.config().validate(), field, &mut check);
+            }
+        }
+        if let Err(error) = self.schedule.validate() {
+            errors.push(error);
+        }
+        if let Err(error) = self.augment.validate() {
+            errors.push(error);
+        }
+        if let Err(error) = self.model.config() {
+            errors.push(error);
+        }
+        all_of(errors)
+    }
+}
+
+fn errors_of(
+    result: Result<()>,
+    field: &str,
+    check: &mut impl FnMut(bool, &str, &dyn std::fmt::Debug, &str),
+) {
+    if let Err(error) = result {
+        check(false, field, &"out of bounds", &error.to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_wrong_field_is_named() {
+        let error = TrainConfig::parse(
+            "name = 'a/b'\nseed = 3\n[clips]\nframes = 0\nstride = [3, 1]\n[model]\npreset = 'vit_x'\n[schedule]\nsteps = 0",
+        )
+        .unwrap_err()
+        .to_string();
+        for field in [
+            "name",
+            "clips.frames",
+            "clips.stride",
+            "data",
+            "vit_x",
+            "schedule.steps",
+        ] {
+            assert!(error.contains(field), "{field}: {error}");
+        }
+        let error = TrainConfig::parse("lerning_rate = 1.0").unwrap_err().to_string();
+        assert!(error.contains("lerning_rate"), "{error}");
+    }
+
+    #[test]
+    fn defaults_are_the_papers() {
+        let config = TrainConfig::parse("[data]\nfolder = 'endovis'").unwrap();
+        assert_eq!(config.trained, Trained::FactAndAdapters);
+        assert_eq!((config.clips.frames, config.clips.batch), (5, 3));
+        assert_eq!(
+            (
+                config.schedule.rate,
+                config.schedule.warm_up,
+                config.schedule.power
+            ),
+            (8e-4, 250, 7.0)
+        );
+        assert_eq!((config.optimizer.beta_2, config.optimizer.decay), (0.999, 0.1));
+        assert_eq!(config.loss.cross_entropy_share, 0.2);
+        let text = toml::to_string(&config).unwrap();
+        assert_eq!(TrainConfig::parse(&text).unwrap(), config);
+    }
+}
