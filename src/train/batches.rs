@@ -4,6 +4,7 @@
 use super::augment::AugmentConfig;
 use super::config::{Clips, TrainConfig};
 use super::footage::{Footage, Labelled};
+use super::loss::IGNORED;
 use crate::data::phantom::random::Random;
 use crate::error::Result;
 use crate::runtime::tensor_of;
@@ -51,11 +52,25 @@ impl Recipe {
         let clips: Vec<Vec<Labelled>> = (0..self.clips.batch)
             .map(|_| {
                 let clip = footage.draw(&self.clips, &mut random);
-                self.augment.draw(&mut random).apply(&clip, footage.side())
+                // A change may move all that counts out of the picture.
+                let changed = (0..DRAWS).find_map(|_| {
+                    let changed = self.augment.draw(&mut random).apply(&clip, footage.side());
+                    counts(&changed).then_some(changed)
+                });
+                changed.unwrap_or(clip)
             })
             .collect();
         batch_of(&clips, footage.side(), self.normalisation)
     }
+}
+
+/// Changes that are tried before a clip stays as it is.
+const DRAWS: usize = 8;
+
+/// Whether a clip has a pixel to learn from.
+fn counts(clip: &[Labelled]) -> bool {
+    clip.iter()
+        .any(|frame| frame.labels.iter().any(|&id| id != IGNORED))
 }
 
 /// Clips of equal length as one batch.

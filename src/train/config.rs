@@ -19,6 +19,7 @@ use super::optimizer::AdamWConfig;
 use super::parameters::Trained;
 use super::schedule::Schedule;
 use crate::data::phantom::{Eyes, PhantomConfig};
+use crate::data::{Dataset, DatasetConfig, Split, Task2017};
 use crate::error::{Error, Result, all_of};
 use crate::geometry::Size;
 use crate::model::{Adapters, Decoder, ModelConfig};
@@ -177,18 +178,60 @@ pub struct Start {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Data {
-    /// A data set on disk.
+    /// A data set on disk: EndoVis 2018 or 2017, or what `masam phantom` writes.
     pub folder: Option<PathBuf>,
-    /// Its sequences for training, for example `train`.
+    /// Its sequences for training, for example `train`; all by default.
     pub split: Option<String>,
-    /// Its sequences for validation, for example `val`.
+    /// Its sequences for validation, for example `val`; without it there is no validation.
     pub validation_split: Option<String>,
     /// Scenes that are generated when the run starts.
     pub phantom: Option<Scenes>,
     /// Generated scenes for validation.
     pub validation_phantom: Option<Scenes>,
+    /// What the classes of EndoVis 2017 are: `binary`, `parts` or `type`.
+    pub task_2017: Option<String>,
+    /// Most memory, GiB, for the frames of `folder` that are trained on, and as much again for those of validation;
+    /// 8 by default. They are decoded once and kept at the model's side, four bytes a pixel.
+    pub memory_gib: Option<f64>,
     /// Time between two frames of a clip in the data, milliseconds; goes into the model file.
     pub frame_interval_ms: Option<u64>,
+}
+
+/// Most memory for frames, GiB, where the configuration does not say.
+const MEMORY_GIB: f64 = 8.0;
+
+impl Data {
+    /// Opens the data set on disk; `None` where there is none.
+    ///
+    /// # Errors
+    /// As [`Dataset::open_with`], or a task that does not exist.
+    pub fn open(&self) -> Result<Option<Dataset>> {
+        let Some(folder) = &self.folder else {
+            return Ok(None);
+        };
+        let task_2017 = self
+            .task_2017
+            .as_deref()
+            .map_or(Ok(Task2017::default()), str::parse)?;
+        Dataset::open_with(folder, DatasetConfig { task_2017 }).map(Some)
+    }
+
+    /// Sequences to learn from, and to validate on.
+    ///
+    /// # Errors
+    /// A text that is no split.
+    pub fn splits(&self) -> Result<(Split, Option<Split>)> {
+        let train = self.split.as_deref().map_or(Ok(Split::All), str::parse)?;
+        Ok((
+            train,
+            self.validation_split.as_deref().map(str::parse).transpose()?,
+        ))
+    }
+
+    /// Most memory for frames, GiB.
+    pub fn memory_gib(&self) -> f64 {
+        self.memory_gib.unwrap_or(MEMORY_GIB)
+    }
 }
 
 /// Generated scenes.
@@ -441,6 +484,19 @@ impl TrainConfig {
             &sources,
             "it has to be one folder or one kind of phantom",
         );
+        let memory_gib = self.data.memory_gib();
+        check(
+            memory_gib > 0.0,
+            "data.memory_gib",
+            &memory_gib,
+            "it has to be a number above 0",
+        );
+        let task = self
+            .data
+            .task_2017
+            .as_deref()
+            .map_or(Ok(Task2017::default()), str::parse);
+        let chosen = self.data.splits().map(drop).and(task.map(drop));
         let started = self.start.model.is_some() && self.start.sam.is_some();
         check(!started, "start", &"model and sam", "it has to be one of them");
         for (field, scenes) in [
@@ -456,6 +512,9 @@ impl TrainConfig {
                 );
                 errors_of(scenes.config().validate(), field, &mut check);
             }
+        }
+        if let Err(error) = chosen {
+            errors.push(error);
         }
         if let Err(error) = self.schedule.validate() {
             errors.push(error);

@@ -6,12 +6,14 @@
 pub mod augment;
 pub mod batches;
 pub mod config;
-pub mod footage;
-pub mod initial;
-pub mod loss;
-mod loss_kernel;
 pub mod curves;
 pub mod events;
+pub mod folder;
+pub mod footage;
+pub mod initial;
+pub mod log;
+pub mod loss;
+mod loss_kernel;
 pub mod optimizer;
 pub mod parameters;
 pub mod schedule;

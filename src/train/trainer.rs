@@ -10,6 +10,7 @@ use super::parameters::Parameters;
 use crate::checkpoint::{ModelCard, ModelFile, Preprocessing, Source, Weights, adopt, source};
 use crate::error::{Error, Result};
 use crate::kernels::argmax::argmax;
+use crate::labels::ClassSet;
 use crate::metrics::Confusion;
 use crate::model::{FactMode, MaSam, ModelConfig, Prompts};
 use crate::runtime::tensor_of;
@@ -124,6 +125,19 @@ impl Trainer {
     /// The card of the model it makes.
     pub fn card(&self) -> &ModelCard {
         &self.card
+    }
+
+    /// Gives names and colours to the model's classes.
+    ///
+    /// # Errors
+    /// Another number of classes than the model has.
+    pub fn set_classes(&mut self, classes: &ClassSet) -> Result<()> {
+        if classes.len() != self.card.model.classes {
+            let bound = format!("the data have {}", classes.len());
+            return Err(Error::config("model.classes", self.card.model.classes, bound));
+        }
+        self.card.classes = classes.clone();
+        Ok(())
     }
 
     /// The weights as they are.
