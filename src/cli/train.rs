@@ -6,13 +6,13 @@
 use crate::checkpoint::model_file::Storage;
 use crate::data::Split;
 use crate::labels::ClassSet;
+use crate::runtime::{DeviceChoice, Place};
 use crate::train::batches::{Batches, Recipe};
 use crate::train::config::Scenes;
 use crate::train::folder::Reading;
 use crate::train::log::RunLog;
 use crate::train::{Footage, TrainConfig, Trainer};
 use anyhow::{Context, Result, bail};
-use candle_core::Device;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
@@ -32,6 +32,9 @@ pub struct Train {
     /// Go on from the state in the run's folder.
     #[arg(long)]
     resume: bool,
+    /// Where to train: auto, cpu, cuda or cuda:N.
+    #[arg(long, default_value_t)]
+    device: DeviceChoice,
     /// End after this many minutes, with the state saved.
     #[arg(long, value_name = "MINUTES")]
     minutes: Option<f64>,
@@ -58,15 +61,15 @@ impl Train {
     pub(super) fn run(self) -> Result<ExitCode> {
         let config = TrainConfig::read(&self.config)?;
         let folder = Folder(self.output.clone().unwrap_or_else(|| config.folder()));
-        let device = Device::Cpu;
+        let place = Place::choose(&self.device, config.precision)?;
         let mut trainer = match (self.resume, folder.state().exists()) {
-            (true, true) => Trainer::resume(&config, &folder.state(), &device)?,
+            (true, true) => Trainer::resume(&config, &folder.state(), &place)?,
             (true, false) => bail!("{}: nothing to go on from", folder.state().display()),
             (false, true) => bail!(
                 "{}: there is a run already; --resume goes on with it",
                 folder.0.display()
             ),
-            (false, false) => Trainer::new(&config, &device)?,
+            (false, false) => Trainer::new(&config, &place)?,
         };
         std::fs::create_dir_all(&folder.0).with_context(|| folder.0.display().to_string())?;
         let (footage, validation) = footage(&config, &mut trainer)?;

@@ -9,7 +9,7 @@ use crate::data::phantom::random::Random;
 use crate::error::Result;
 use crate::runtime::tensor_of;
 use crate::segmenter::{ModelFrame, Normalisation};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
@@ -21,6 +21,19 @@ pub struct Batch {
     pub clips: Tensor,
     /// `[clips * frames, side, side]`, bytes.
     pub labels: Tensor,
+}
+
+impl Batch {
+    /// The same with its clips on `device` in `dtype`; labels stay where they are.
+    ///
+    /// # Errors
+    /// Candle's own.
+    pub fn brought_to(&self, device: &Device, dtype: DType) -> Result<Self> {
+        Ok(Self {
+            clips: self.clips.to_device(device)?.to_dtype(dtype)?,
+            labels: self.labels.clone(),
+        })
+    }
 }
 
 /// What a batch is made with.

@@ -10,6 +10,7 @@ pub mod curves;
 pub mod events;
 pub mod folder;
 pub mod footage;
+pub mod gradients;
 pub mod initial;
 pub mod log;
 pub mod loss;
