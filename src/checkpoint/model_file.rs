@@ -168,7 +168,7 @@ pub(crate) fn write_tensors(path: &Path, tensors: &Weights, metadata: HashMap<St
 }
 
 /// Writes `bytes` to a neighbour of `path`, flushes it to the disk and renames it.
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.part", std::process::id()));
     let part = path.with_file_name(name);

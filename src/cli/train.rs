@@ -1,18 +1,20 @@
 //! `masam train`: a run from its configuration to a model file.
 //!
 //! The run's folder holds `state.safetensors` (to go on from), `model.safetensors` (the newest), `best.safetensors`
-//! (by validation) and `steps.csv`.
+//! (by validation) and the log: tables, curves, events.
 
 use crate::checkpoint::model_file::Storage;
+use crate::data::Split;
 use crate::labels::ClassSet;
-use crate::metrics::Confusion;
+use crate::runtime::{DeviceChoice, Place};
 use crate::train::batches::{Batches, Recipe};
-use crate::train::{Footage, Step, TrainConfig, Trainer};
+use crate::train::config::Scenes;
+use crate::train::folder::Reading;
+use crate::train::log::RunLog;
+use crate::train::{Footage, TrainConfig, Trainer};
 use anyhow::{Context, Result, bail};
-use candle_core::Device;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -30,6 +32,9 @@ pub struct Train {
     /// Go on from the state in the run's folder.
     #[arg(long)]
     resume: bool,
+    /// Where to train: auto, cpu, cuda or cuda:N.
+    #[arg(long, default_value_t)]
+    device: DeviceChoice,
     /// End after this many minutes, with the state saved.
     #[arg(long, value_name = "MINUTES")]
     minutes: Option<f64>,
@@ -50,30 +55,31 @@ impl Folder {
     fn best(&self) -> PathBuf {
         self.0.join("best.safetensors")
     }
-
-    fn log(&self) -> PathBuf {
-        self.0.join("steps.csv")
-    }
 }
 
 impl Train {
     pub(super) fn run(self) -> Result<ExitCode> {
         let config = TrainConfig::read(&self.config)?;
         let folder = Folder(self.output.clone().unwrap_or_else(|| config.folder()));
-        let device = Device::Cpu;
+        let place = Place::choose(&self.device, config.precision)?;
         let mut trainer = match (self.resume, folder.state().exists()) {
-            (true, true) => Trainer::resume(&config, &folder.state(), &device)?,
+            (true, true) => Trainer::resume(&config, &folder.state(), &place)?,
             (true, false) => bail!("{}: nothing to go on from", folder.state().display()),
             (false, true) => bail!(
                 "{}: there is a run already; --resume goes on with it",
                 folder.0.display()
             ),
-            (false, false) => Trainer::new(&config, &device)?,
+            (false, false) => Trainer::new(&config, &place)?,
         };
         std::fs::create_dir_all(&folder.0).with_context(|| folder.0.display().to_string())?;
-        let (footage, validation) = footage(&config, &trainer)?;
+        let (footage, validation) = footage(&config, &mut trainer)?;
         let footage = Arc::new(footage);
-        let mut log = Log::open(&folder.log(), trainer.progress().step)?;
+        let mut log = RunLog::open(
+            &folder.0,
+            &config.name,
+            &trainer.card().classes,
+            trainer.progress().step,
+        )?;
         let stopped = Arc::new(AtomicBool::new(false));
         stop_on_control_c(stopped.clone())?;
 
@@ -91,6 +97,7 @@ impl Train {
                 .is_none_or(|minutes| began.elapsed().as_secs_f64() < minutes * 60.0)
         };
         let mut loss = Smooth::default();
+        let mut scored = None;
         while trainer.progress().step < steps && !stopped.load(Ordering::Relaxed) && in_time() {
             let parts = (0..config.clips.accumulate)
                 .map(|_| batches.next())
@@ -112,22 +119,30 @@ impl Train {
             {
                 let confusion = trainer.validate(validation, VALIDATE_EVERY)?;
                 let score = confusion.mean_iou().unwrap_or(0.0);
-                log.validation(done, &confusion, &trainer.card().classes)?;
+                scored = Some((done, score));
+                log.validation(done, &confusion)?;
+                log.draw()?;
                 bar.println(format!(
                     "step {done}: validation mean IoU {score:.4}, loss {:.4}",
                     loss.0.unwrap_or(f64::NAN)
                 ));
                 if trainer.is_best(score) {
-                    self.write(&trainer, &config, &folder.best())?;
+                    self.write(&trainer, &config, Some(score), &folder.best())?;
                 }
             }
-            if last || done % config.save.every == 0 {
-                trainer.save(&folder.state())?;
+            if !last && done % config.save.every == 0 {
+                // A disk may be full for a while: the state that is there stays, and the run goes on.
+                if let Err(error) = trainer.save(&folder.state()) {
+                    bar.println(format!("step {done}: the state is not saved: {error}"));
+                }
+                log.draw()?;
             }
         }
         bar.finish_and_clear();
         trainer.save(&folder.state())?;
-        self.write(&trainer, &config, &folder.model())?;
+        log.draw()?;
+        let own = scored.filter(|(step, _)| *step == trainer.progress().step);
+        self.write(&trainer, &config, own.map(|(_, score)| score), &folder.model())?;
         let progress = trainer.progress();
         println!(
             "{} steps ({} skipped) in {:.0} s, {}",
@@ -145,9 +160,14 @@ impl Train {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn write(&self, trainer: &Trainer, config: &TrainConfig, path: &Path) -> Result<()> {
+    /// Writes a model; `score` is its own on the validation data, where it is known.
+    fn write(&self, trainer: &Trainer, config: &TrainConfig, score: Option<f64>, path: &Path) -> Result<()> {
         let data = match (&config.data.folder, &config.data.phantom) {
-            (Some(folder), _) => folder.display().to_string(),
+            (Some(folder), _) => format!(
+                "{}, {}",
+                folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy(),
+                config.data.splits()?.0
+            ),
             (None, Some(s)) => format!(
                 "phantom scenes: {} sequences of {} frames at {} frames/s, seed {}",
                 s.sequences, s.frames, s.fps, s.seed
@@ -155,10 +175,10 @@ impl Train {
             (None, None) => String::new(),
         };
         let mut file = trainer.model_file(&data, &today())?;
-        if let Some(best) = trainer.progress().best {
+        if let Some(score) = score {
             file.card
                 .scores
-                .insert("validation.miou_at_model_side".into(), best);
+                .insert("validation.miou_at_model_side".into(), score);
         }
         Ok(file.write(path, Storage::F16)?)
     }
@@ -167,27 +187,71 @@ impl Train {
 /// Frames from one that is validated to the next.
 const VALIDATE_EVERY: usize = 4;
 
-/// What is learnt from and what is validated on, at the model's side.
-fn footage(config: &TrainConfig, trainer: &Trainer) -> Result<(Footage, Option<Footage>)> {
-    let card = trainer.card();
-    let side = card.model.image_side_px;
-    let generate = |scenes: &crate::train::config::Scenes, what: &str| -> Result<Footage> {
-        let bar = ProgressBar::new(scenes.sequences as u64).with_style(ProgressStyle::with_template(
-            "{msg} {bar:32} {pos}/{len} sequences, {eta} left",
-        )?);
-        bar.set_message(format!("scenes for {what}"));
-        let footage = Footage::generate(scenes, side, &card.preprocessing, &|| bar.inc(1))?;
+/// What is learnt from and what is validated on, at the model's side; the model takes over the data's classes.
+fn footage(config: &TrainConfig, trainer: &mut Trainer) -> Result<(Footage, Option<Footage>)> {
+    let side = trainer.card().model.image_side_px;
+    let preprocessing = trainer.card().preprocessing.clone();
+    let bar = |unit: &str, what: &str| -> Result<ProgressBar> {
+        let style = format!("{{msg}} {{bar:32}} {{pos}}/{{len}} {unit}, {{eta}} left");
+        let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(&style)?);
+        bar.set_message(what.to_owned());
+        Ok(bar)
+    };
+    if let Some(data) = config.data.open()? {
+        trainer.set_classes(&data.classes)?;
+        let read = |split: &Split, what: &str| -> Result<Footage> {
+            let bar = bar("frames", what)?;
+            let reading = Reading {
+                split,
+                side,
+                preprocessing: &preprocessing,
+                memory_gib: config.data.memory_gib(),
+            };
+            let footage = Footage::read(&data, &reading, &|frames| match frames {
+                Some(frames) => bar.set_length(frames as u64),
+                None => bar.inc(1),
+            })?;
+            bar.finish_and_clear();
+            Ok(footage)
+        };
+        let (split, validation) = config.data.splits()?;
+        if let Some(validation) = &validation {
+            let held_out: Vec<&str> = data.split(validation)?.iter().map(|s| s.name.as_str()).collect();
+            if let Some(both) = data
+                .split(&split)?
+                .iter()
+                .find(|s| held_out.contains(&s.name.as_str()))
+            {
+                bail!(
+                    "data.split is {split}, data.validation_split is {validation}, but {} is in both",
+                    both.name
+                );
+            }
+        }
+        let footage = read(&split, "training frames")?;
+        return Ok((
+            footage,
+            validation
+                .map(|split| read(&split, "validation frames"))
+                .transpose()?,
+        ));
+    }
+    trainer.set_classes(&ClassSet::endovis_2018())?;
+    let generate = |scenes: &Scenes, what: &str| -> Result<Footage> {
+        let bar = bar("sequences", what)?;
+        bar.set_length(scenes.sequences as u64);
+        let footage = Footage::generate(scenes, side, &preprocessing, &|| bar.inc(1))?;
         bar.finish_and_clear();
         Ok(footage)
     };
     let Some(scenes) = &config.data.phantom else {
-        bail!("data.folder: training from a folder is not there yet");
+        bail!("data: neither a folder nor a phantom");
     };
     let validation = config.data.validation_phantom.as_ref();
     Ok((
-        generate(scenes, "training")?,
+        generate(scenes, "scenes for training")?,
         validation
-            .map(|scenes| generate(scenes, "validation"))
+            .map(|scenes| generate(scenes, "scenes for validation"))
             .transpose()?,
     ))
 }
@@ -244,78 +308,6 @@ impl Smooth {
         if value.is_finite() {
             self.0 = Some(self.0.map_or(value, |mean| mean + (value - mean) * 0.05));
         }
-    }
-}
-
-/// `steps.csv` and `validation.csv`: a line each.
-struct Log {
-    steps: std::fs::File,
-    validation: PathBuf,
-}
-
-impl Log {
-    /// Goes on with the file at `path`, without the lines from step `first` on: they are to come again.
-    fn open(path: &Path, first: u64) -> Result<Self> {
-        const HEAD: &str = "step,loss,cross_entropy,dice,gradient_norm,rate,skipped";
-        let before = std::fs::read_to_string(path).unwrap_or_default();
-        let kept = before.lines().skip(1).filter(|line| {
-            let step = line.split(',').next().and_then(|step| step.parse::<u64>().ok());
-            step.is_some_and(|step| step < first)
-        });
-        let lines: Vec<&str> = std::iter::once(HEAD).chain(kept).collect();
-        let failed = || path.display().to_string();
-        std::fs::write(path, lines.join("\n") + "\n").with_context(failed)?;
-        let steps = std::fs::OpenOptions::new()
-            .append(true)
-            .open(path)
-            .with_context(failed)?;
-        Ok(Self {
-            steps,
-            validation: path.with_file_name("validation.csv"),
-        })
-    }
-
-    fn step(&mut self, s: &Step) -> Result<()> {
-        let Step {
-            step,
-            loss,
-            cross_entropy,
-            dice,
-            gradient_norm,
-            rate,
-            skipped,
-        } = s;
-        writeln!(
-            self.steps,
-            "{step},{loss},{cross_entropy},{dice},{gradient_norm},{rate},{}",
-            u8::from(*skipped)
-        )?;
-        Ok(())
-    }
-
-    fn validation(&mut self, step: u64, confusion: &Confusion, classes: &ClassSet) -> Result<()> {
-        let new = !self.validation.exists();
-        let mut file = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&self.validation)?;
-        if new {
-            let names: Vec<&str> = classes.iter().map(|c| c.name.as_str()).collect();
-            writeln!(file, "step,miou,{}", names.join(","))?;
-        }
-        let of = |class: usize| {
-            confusion
-                .iou(class)
-                .map_or(String::new(), |iou| format!("{iou:.4}"))
-        };
-        let each: Vec<String> = (0..classes.len()).map(of).collect();
-        writeln!(
-            file,
-            "{step},{:.4},{}",
-            confusion.mean_iou().unwrap_or(0.0),
-            each.join(",")
-        )?;
-        Ok(())
     }
 }
 

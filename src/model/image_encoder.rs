@@ -11,7 +11,7 @@ use super::layers::{Activation, Conv3x3, ENCODER_EPS, LayerNorm, Mlp, PatchConv}
 use super::masam::{FactMode, Observer};
 use super::temporal_adapter::{Position, TemporalAdapter};
 use crate::kernels::{attention::Span, linear::linear};
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
 /// One transformer block.
@@ -146,26 +146,57 @@ impl ImageEncoder {
     /// `[batch * frames, 3, side_px, side_px]` to features; `frames` is the length of a clip. `observer` sees
     /// `patch_embed` and every `block_N`.
     pub fn forward(&self, images: &Tensor, frames: usize, observer: Observer<'_>) -> Result<Features> {
-        let mut x = self
-            .patch_embed
-            .forward_channels_first(images)?
-            .broadcast_add(&self.pos_embed)?;
+        let mut x = self.embed(images)?;
         observer("patch_embed", &x);
         let mut skips = Vec::new();
-        for (i, block) in self.blocks.iter().enumerate() {
-            x = block.forward(&x, frames)?;
+        for i in 0..self.depth() {
+            x = self.block(i, &x, frames)?;
             observer(&format!("block_{i}"), &x);
-            if self.global_blocks.contains(&i) {
+            if self.is_skip(i) {
                 skips.insert(0, x.clone());
-                skips.truncate(self.skips);
             }
         }
-        let weight = self.neck_in.squeeze(3)?.squeeze(2)?;
-        let none = Tensor::zeros(weight.dim(0)?, x.dtype(), x.device())?;
-        let x = self.neck_norm_in.forward(&linear(&x, &weight, &none)?)?;
         Ok(Features {
-            grid: self.neck_norm_out.forward(&self.neck_conv.forward(&x)?)?,
+            grid: self.finish(&x)?,
             skips,
         })
+    }
+
+    /// Patches and positions: `[images, 3, side_px, side_px]` to `[images, grid, grid, encoder_width]`.
+    pub(crate) fn embed(&self, images: &Tensor) -> Result<Tensor> {
+        self.patch_embed
+            .forward_channels_first(images)?
+            .broadcast_add(&self.pos_embed)
+    }
+
+    /// Number of blocks.
+    pub(crate) fn depth(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Block `index` alone, `[images, grid, grid, encoder_width]` to the same.
+    pub(crate) fn block(&self, index: usize, x: &Tensor, frames: usize) -> Result<Tensor> {
+        match self.blocks.get(index) {
+            Some(block) => block.forward(x, frames),
+            None => bail!("there is no block {index} among {}", self.blocks.len()),
+        }
+    }
+
+    /// Whether the decoder is shown the output of block `index`: one of the last global blocks.
+    pub(crate) fn is_skip(&self, index: usize) -> bool {
+        let later = self
+            .global_blocks
+            .iter()
+            .filter(|global| **global > index)
+            .count();
+        self.global_blocks.contains(&index) && later < self.skips
+    }
+
+    /// The neck: `[images, grid, grid, encoder_width]` to `[images, grid, grid, prompt_width]`.
+    pub(crate) fn finish(&self, x: &Tensor) -> Result<Tensor> {
+        let weight = self.neck_in.squeeze(3)?.squeeze(2)?;
+        let none = Tensor::zeros(weight.dim(0)?, x.dtype(), x.device())?;
+        let x = self.neck_norm_in.forward(&linear(x, &weight, &none)?)?;
+        self.neck_norm_out.forward(&self.neck_conv.forward(&x)?)
     }
 }

@@ -74,6 +74,11 @@ impl MaSam {
         &self.config
     }
 
+    /// The image encoder, whose blocks training may want one by one.
+    pub(crate) fn image_encoder(&self) -> &ImageEncoder {
+        &self.image_encoder
+    }
+
     /// Runs `clip`, `[batch, frames, 3, side_px, side_px]` with values in [0, 1], any batch and number of frames.
     ///
     /// # Errors

@@ -46,7 +46,8 @@ impl fmt::Display for DeviceChoice {
 }
 
 /// The `precision` property: `auto`, `f32`, `bf16` or `f16`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum PrecisionChoice {
     /// What suits the device: f32 on the CPU, bf16 on CUDA.
     #[default]

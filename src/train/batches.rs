@@ -4,11 +4,12 @@
 use super::augment::AugmentConfig;
 use super::config::{Clips, TrainConfig};
 use super::footage::{Footage, Labelled};
+use super::loss::IGNORED;
 use crate::data::phantom::random::Random;
 use crate::error::Result;
 use crate::runtime::tensor_of;
 use crate::segmenter::{ModelFrame, Normalisation};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
@@ -20,6 +21,19 @@ pub struct Batch {
     pub clips: Tensor,
     /// `[clips * frames, side, side]`, bytes.
     pub labels: Tensor,
+}
+
+impl Batch {
+    /// The same with its clips on `device` in `dtype`; labels stay where they are.
+    ///
+    /// # Errors
+    /// Candle's own.
+    pub fn brought_to(&self, device: &Device, dtype: DType) -> Result<Self> {
+        Ok(Self {
+            clips: self.clips.to_device(device)?.to_dtype(dtype)?,
+            labels: self.labels.clone(),
+        })
+    }
 }
 
 /// What a batch is made with.
@@ -51,11 +65,25 @@ impl Recipe {
         let clips: Vec<Vec<Labelled>> = (0..self.clips.batch)
             .map(|_| {
                 let clip = footage.draw(&self.clips, &mut random);
-                self.augment.draw(&mut random).apply(&clip, footage.side())
+                // A change may move all that counts out of the picture.
+                let changed = (0..DRAWS).find_map(|_| {
+                    let changed = self.augment.draw(&mut random).apply(&clip, footage.side());
+                    counts(&changed).then_some(changed)
+                });
+                changed.unwrap_or(clip)
             })
             .collect();
         batch_of(&clips, footage.side(), self.normalisation)
     }
+}
+
+/// Changes that are tried before a clip stays as it is.
+const DRAWS: usize = 8;
+
+/// Whether a clip has a pixel to learn from.
+fn counts(clip: &[Labelled]) -> bool {
+    clip.iter()
+        .any(|frame| frame.labels.iter().any(|&id| id != IGNORED))
 }
 
 /// Clips of equal length as one batch.

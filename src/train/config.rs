@@ -13,16 +13,20 @@
 //! # Ok::<(), masam::Error>(())
 //! ```
 
+mod data;
+mod model_choice;
+
+pub use data::{Data, Scenes};
+pub use model_choice::ModelChoice;
+
 use super::augment::AugmentConfig;
+use super::gradients::Kept;
 use super::loss::LossConfig;
 use super::optimizer::AdamWConfig;
 use super::parameters::Trained;
 use super::schedule::Schedule;
-use crate::data::phantom::{Eyes, PhantomConfig};
 use crate::error::{Error, Result, all_of};
-use crate::geometry::Size;
-use crate::model::{Adapters, Decoder, ModelConfig};
-use crate::segmenter::Temporal;
+use crate::runtime::PrecisionChoice;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -48,6 +52,9 @@ pub struct TrainConfig {
     pub clips: Clips,
     /// Learning rate over the steps.
     pub schedule: Schedule,
+    /// Type of the numbers in the model's passes; weights and moments are always f32. `auto` is f32 on the CPU and
+    /// bf16 on CUDA; the authors used f16.
+    pub precision: PrecisionChoice,
     /// The optimiser's constants.
     pub optimizer: AdamWConfig,
     /// The loss.
@@ -72,6 +79,7 @@ impl Default for TrainConfig {
             data: Data::default(),
             clips: Clips::default(),
             schedule: Schedule::default(),
+            precision: PrecisionChoice::default(),
             optimizer: AdamWConfig::default(),
             loss: LossConfig::default(),
             augment: AugmentConfig::default(),
@@ -92,77 +100,6 @@ pub enum Prepared {
     Live,
 }
 
-/// A preset and the fields that differ from it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ModelChoice {
-    /// `vit_b`, `vit_l`, `vit_h` or `demo`.
-    pub preset: String,
-    /// Side of the square input, pixels.
-    pub image_side_px: Option<usize>,
-    /// Rank of FacT.
-    pub fact_rank: Option<usize>,
-    /// Width of the adapters.
-    pub adapter_width: Option<usize>,
-    /// Where adapters stand.
-    pub adapters: Option<Adapters>,
-    /// Which decoder.
-    pub decoder: Option<Decoder>,
-    /// Where the temporal taps lie.
-    pub temporal: Option<Temporal>,
-    /// Number of classes.
-    pub classes: Option<usize>,
-    /// Blocks of the image encoder.
-    pub encoder_depth: Option<usize>,
-    /// Width of the image encoder.
-    pub encoder_width: Option<usize>,
-    /// Blocks with global attention.
-    pub global_blocks: Option<Vec<usize>>,
-}
-
-impl Default for ModelChoice {
-    fn default() -> Self {
-        Self {
-            preset: "vit_b".into(),
-            image_side_px: None,
-            fact_rank: None,
-            adapter_width: None,
-            adapters: None,
-            decoder: None,
-            temporal: None,
-            classes: None,
-            encoder_depth: None,
-            encoder_width: None,
-            global_blocks: None,
-        }
-    }
-}
-
-impl ModelChoice {
-    /// The configuration meant.
-    ///
-    /// # Errors
-    /// No such preset, or a model out of bounds.
-    pub fn config(&self) -> Result<ModelConfig> {
-        let preset = ModelConfig::preset(&self.preset)?;
-        let config = ModelConfig {
-            image_side_px: self.image_side_px.unwrap_or(preset.image_side_px),
-            fact_rank: self.fact_rank.unwrap_or(preset.fact_rank),
-            adapter_width: self.adapter_width.unwrap_or(preset.adapter_width),
-            adapters: self.adapters.unwrap_or(preset.adapters),
-            decoder: self.decoder.unwrap_or(preset.decoder),
-            temporal: self.temporal.unwrap_or(preset.temporal),
-            classes: self.classes.unwrap_or(preset.classes),
-            encoder_depth: self.encoder_depth.unwrap_or(preset.encoder_depth),
-            encoder_width: self.encoder_width.unwrap_or(preset.encoder_width),
-            global_blocks: self.global_blocks.clone().unwrap_or(preset.global_blocks.clone()),
-            ..preset
-        };
-        config.validate()?;
-        Ok(config)
-    }
-}
-
 /// Where the weights begin: a model file, SAM's release, or nothing but the seed.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -171,69 +108,6 @@ pub struct Start {
     pub model: Option<PathBuf>,
     /// SAM's release, .pth or .safetensors; FacT, adapters and classes are drawn from the seed.
     pub sam: Option<PathBuf>,
-}
-
-/// What is learnt from, and what is validated on.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Data {
-    /// A data set on disk.
-    pub folder: Option<PathBuf>,
-    /// Its sequences for training, for example `train`.
-    pub split: Option<String>,
-    /// Its sequences for validation, for example `val`.
-    pub validation_split: Option<String>,
-    /// Scenes that are generated when the run starts.
-    pub phantom: Option<Scenes>,
-    /// Generated scenes for validation.
-    pub validation_phantom: Option<Scenes>,
-    /// Time between two frames of a clip in the data, milliseconds; goes into the model file.
-    pub frame_interval_ms: Option<u64>,
-}
-
-/// Generated scenes.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Scenes {
-    /// Sequences; a multiple of 8 shows every class.
-    pub sequences: usize,
-    /// Frames in each.
-    pub frames: usize,
-    /// Frames per second.
-    pub fps: u32,
-    /// Width and height in pixels before they are brought to the model's side.
-    pub size: [u32; 2],
-    /// Everything in them follows from it.
-    pub seed: u64,
-}
-
-impl Default for Scenes {
-    fn default() -> Self {
-        Self {
-            sequences: 8,
-            frames: 16,
-            fps: 10,
-            size: [640, 512],
-            seed: 1,
-        }
-    }
-}
-
-impl Scenes {
-    /// As the generator wants it.
-    pub fn config(&self) -> PhantomConfig {
-        PhantomConfig {
-            seed: self.seed,
-            size: Size {
-                width_px: self.size[0],
-                height_px: self.size[1],
-            },
-            frames: self.frames,
-            frame_rate: (self.fps, 1),
-            supersample: 1,
-            eyes: Eyes::Left,
-        }
-    }
 }
 
 /// Clips and batches.
@@ -248,6 +122,8 @@ pub struct Clips {
     pub batch: usize,
     /// Batches whose gradients make one step.
     pub accumulate: usize,
+    /// What is kept of a batch until its gradients are known: `everything`, or `block-inputs` where memory is short.
+    pub kept: Kept,
     /// Share of clips, 0 to 1, that are drawn by class: first a class, each as often as any other, then a frame that
     /// shows it. The others are drawn evenly from all frames.
     pub by_class: f32,
@@ -260,6 +136,7 @@ impl Default for Clips {
             stride: [1, 1],
             batch: 3,
             accumulate: 1,
+            kept: Kept::default(),
             by_class: 0.0,
         }
     }
@@ -370,6 +247,7 @@ impl TrainConfig {
             batch,
             accumulate,
             by_class,
+            kept: _,
         } = self.clips;
         check(
             (1..=64).contains(&frames),
@@ -401,6 +279,32 @@ impl TrainConfig {
             "clips.by_class",
             &by_class,
             "it has to be 0 to 1",
+        );
+        let AdamWConfig {
+            beta_1,
+            beta_2,
+            eps,
+            decay,
+        } = self.optimizer;
+        for (field, beta) in [("optimizer.beta_1", beta_1), ("optimizer.beta_2", beta_2)] {
+            check(
+                (0.0..1.0).contains(&beta),
+                field,
+                &beta,
+                "it has to be 0 or more, and below 1",
+            );
+        }
+        check(
+            (1e-30..=1.0).contains(&eps),
+            "optimizer.eps",
+            &eps,
+            "it has to be above 0, at most 1",
+        );
+        check(
+            (0.0..=10.0).contains(&decay),
+            "optimizer.decay",
+            &decay,
+            "it has to be 0 to 10",
         );
         let Guard {
             gradient_norm,
@@ -434,6 +338,12 @@ impl TrainConfig {
             &share,
             "it has to be 0 to 1",
         );
+        if let (Some(weights), Ok(model)) = (&self.loss.class_weights, self.model.config()) {
+            let fit = weights.len() == model.classes && weights.iter().all(|w| w.is_finite() && *w >= 0.0);
+            let bound = format!("it has to be {} numbers, none negative, not all 0", model.classes);
+            let some = weights.iter().any(|w| *w > 0.0);
+            check(fit && some, "loss.class_weights", weights, &bound);
+        }
         let sources = usize::from(self.data.folder.is_some()) + usize::from(self.data.phantom.is_some());
         check(
             sources == 1,
@@ -441,6 +351,14 @@ impl TrainConfig {
             &sources,
             "it has to be one folder or one kind of phantom",
         );
+        let memory_gib = self.data.memory_gib();
+        check(
+            memory_gib > 0.0,
+            "data.memory_gib",
+            &memory_gib,
+            "it has to be a number above 0",
+        );
+        let chosen = self.data.splits().map(drop).and(self.data.task().map(drop));
         let started = self.start.model.is_some() && self.start.sam.is_some();
         check(!started, "start", &"model and sam", "it has to be one of them");
         for (field, scenes) in [
@@ -456,6 +374,9 @@ impl TrainConfig {
                 );
                 errors_of(scenes.config().validate(), field, &mut check);
             }
+        }
+        if let Err(error) = chosen {
+            errors.push(error);
         }
         if let Err(error) = self.schedule.validate() {
             errors.push(error);
@@ -487,7 +408,7 @@ mod tests {
     #[test]
     fn every_wrong_field_is_named() {
         let error = TrainConfig::parse(
-            "name = 'a/b'\nseed = 3\n[clips]\nframes = 0\nstride = [3, 1]\n[model]\npreset = 'vit_x'\n[schedule]\nsteps = 0",
+            "name = 'a/b'\nseed = 3\n[clips]\nframes = 0\nstride = [3, 1]\n[model]\npreset = 'vit_x'\n[schedule]\nsteps = 0\n[optimizer]\nbeta_2 = 1.0",
         )
         .unwrap_err()
         .to_string();

@@ -29,6 +29,8 @@ pub struct Footage {
     sequences: Vec<Vec<Labelled>>,
     /// Frames that show a class: sequence and frame.
     showing: Vec<Vec<(u32, u32)>>,
+    /// Frames with a label that counts.
+    labelled: Vec<(u32, u32)>,
 }
 
 /// Pixels of a class below which a frame does not count as showing it: what a clip drawn for it can learn from.
@@ -41,6 +43,7 @@ impl Footage {
     /// No frame at all, a frame of another size, or a label that is neither a class nor ignored.
     pub fn new(side: usize, classes: usize, sequences: Vec<Vec<Labelled>>) -> Result<Self> {
         let mut showing = vec![Vec::new(); classes];
+        let mut labelled = Vec::new();
         for (s, sequence) in sequences.iter().enumerate() {
             for (f, frame) in sequence.iter().enumerate() {
                 let what = || format!("frame {f} of sequence {s}");
@@ -58,6 +61,9 @@ impl Footage {
                         format!("label {id} is no class of {classes}"),
                     ));
                 }
+                if counts[usize::from(super::loss::IGNORED)] < side * side {
+                    labelled.push((s as u32, f as u32));
+                }
                 for (class, frames) in showing.iter_mut().enumerate() {
                     if counts[class] >= SHOWN_PIXELS {
                         frames.push((s as u32, f as u32));
@@ -65,9 +71,9 @@ impl Footage {
                 }
             }
         }
-        if sequences.iter().all(Vec::is_empty) {
+        if labelled.is_empty() {
             return Err(Error::config(
-                "frames",
+                "frames with labels",
                 0,
                 "there has to be something to learn from",
             ));
@@ -76,6 +82,7 @@ impl Footage {
             side,
             sequences,
             showing,
+            labelled,
         })
     }
 
@@ -123,14 +130,16 @@ impl Footage {
         self.sequences.iter().map(Vec::len).sum()
     }
 
-    /// Draws a clip: its frames, oldest first. Where the sequence is too short the first frame stands for those
-    /// before it.
+    /// Draws a clip: its frames, oldest first, one of which has labels. Where the sequence is too short the first
+    /// frame stands for those before it.
     pub fn draw(&self, clips: &Clips, random: &mut Random) -> Vec<Labelled> {
-        let (sequence, newest) = self.draw_frame(clips.by_class, random);
+        let (sequence, frame) = self.draw_frame(clips.by_class, random);
         let stride = clips.stride[0] + random.below(clips.stride[1] - clips.stride[0] + 1);
-        // The frame drawn may stand anywhere in its clip.
-        let later = random.below(clips.frames) * stride;
-        let newest = (newest + later).min(sequence.len() - 1);
+        // The frame drawn may stand anywhere in its clip that does not end after its sequence.
+        let later = random
+            .below(clips.frames)
+            .min((sequence.len() - 1 - frame) / stride);
+        let newest = frame + later * stride;
         (0..clips.frames)
             .rev()
             .map(|back| sequence[newest.saturating_sub(back * stride)].clone())
@@ -139,19 +148,12 @@ impl Footage {
 
     fn draw_frame(&self, by_class: f32, random: &mut Random) -> (&[Labelled], usize) {
         let shown: Vec<&Vec<(u32, u32)>> = self.showing.iter().filter(|frames| !frames.is_empty()).collect();
-        if random.chance(by_class) && !shown.is_empty() {
-            let frames = shown[random.below(shown.len())];
-            let (sequence, frame) = frames[random.below(frames.len())];
-            return (&self.sequences[sequence as usize], frame as usize);
-        }
-        let mut index = random.below(self.frames());
-        for sequence in &self.sequences {
-            if index < sequence.len() {
-                return (sequence, index);
-            }
-            index -= sequence.len();
-        }
-        (&self.sequences[0], 0)
+        let frames = match random.chance(by_class) && !shown.is_empty() {
+            true => shown[random.below(shown.len())],
+            false => &self.labelled,
+        };
+        let (sequence, frame) = frames[random.below(frames.len())];
+        (&self.sequences[sequence as usize], frame as usize)
     }
 }
 

@@ -82,6 +82,19 @@ pub fn losses_with(logits: &Tensor, labels: &Tensor, config: &LossConfig) -> Res
     })
 }
 
+/// Whether any pixel of `labels` has a part in the loss.
+///
+/// # Errors
+/// Candle's own.
+pub fn has_counting_pixel(labels: &Tensor, config: &LossConfig) -> Result<bool> {
+    let weight = |id: u8| match &config.class_weights {
+        Some(weights) => weights.get(usize::from(id)).copied().unwrap_or(0.0),
+        None => f32::from(id != IGNORED),
+    };
+    let ids = labels.flatten_all()?.to_vec1::<u8>()?;
+    Ok(ids.into_iter().any(|id| weight(id) > 0.0))
+}
+
 /// Labels and class weights, once everything fits.
 fn checked(logits: &Tensor, labels: &Tensor, config: &LossConfig) -> Result<(Vec<u8>, Vec<f32>)> {
     let (images, classes, height, width) = logits.dims4()?;

@@ -6,8 +6,13 @@
 pub mod augment;
 pub mod batches;
 pub mod config;
+pub mod curves;
+pub mod events;
+pub mod folder;
 pub mod footage;
+pub mod gradients;
 pub mod initial;
+pub mod log;
 pub mod loss;
 mod loss_kernel;
 pub mod optimizer;

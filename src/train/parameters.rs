@@ -3,6 +3,7 @@
 use crate::checkpoint::Weights;
 use crate::error::Result;
 use crate::model::Part;
+use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Shape, Tensor, Var};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
@@ -85,10 +86,54 @@ impl Parameters {
         self.trained.get(name)
     }
 
+    /// Adds the gradients of `own` to those of `sums`.
+    ///
+    /// # Errors
+    /// Candle's own.
+    pub fn add_gradients(&self, sums: &mut GradStore, own: &GradStore) -> Result<()> {
+        for var in self.trained.values() {
+            if let Some(gradient) = own.get(var.as_tensor()) {
+                let sum = match sums.get(var.as_tensor()) {
+                    Some(earlier) => (earlier + gradient)?,
+                    None => gradient.clone(),
+                };
+                sums.insert(var.as_tensor(), sum);
+            }
+        }
+        Ok(())
+    }
+
+    /// Length of all gradients taken as one vector.
+    ///
+    /// # Errors
+    /// Candle's own.
+    pub fn gradient_norm(&self, gradients: &GradStore) -> Result<f64> {
+        let mut sum = 0f64;
+        for gradient in self
+            .trained
+            .values()
+            .filter_map(|var| gradients.get(var.as_tensor()))
+        {
+            sum += f64::from(
+                gradient
+                    .sqr()?
+                    .sum_all()?
+                    .to_dtype(DType::F32)?
+                    .to_scalar::<f32>()?,
+            );
+        }
+        Ok(sum.sqrt())
+    }
+
     /// Gives variables and frozen weights to a model; build it with
     /// [`FactMode::Apart`](crate::model::FactMode::Apart).
     pub fn builder(&self, device: &Device) -> VarBuilder<'static> {
-        VarBuilder::from_backend(Box::new(self.clone()), DType::F32, device.clone())
+        self.builder_as(DType::F32, device)
+    }
+
+    /// As [`Parameters::builder`], each weight rounded to `dtype` on its way; gradients come back in f32.
+    pub fn builder_as(&self, dtype: DType, device: &Device) -> VarBuilder<'static> {
+        VarBuilder::from_backend(Box::new(self.clone()), dtype, device.clone())
     }
 
     /// A copy of all weights as they are now.
@@ -123,10 +168,10 @@ impl SimpleBackend for Parameters {
         Ok(tensor)
     }
 
-    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
+    fn get_unchecked(&self, name: &str, dtype: DType, _: &Device) -> candle_core::Result<Tensor> {
         let trained = self.trained.get(name).map(|var| var.as_tensor().clone());
         match trained.or_else(|| self.frozen.get(name).cloned()) {
-            Some(tensor) => Ok(tensor),
+            Some(tensor) => tensor.to_dtype(dtype),
             None => candle_core::bail!("weight {name} is missing"),
         }
     }

@@ -7,7 +7,8 @@ use super::trainer::{Progress, Trainer};
 use crate::checkpoint::source::SafetensorsFile;
 use crate::checkpoint::{Weights, model_file};
 use crate::error::{Error, Result};
-use candle_core::{DType, Device};
+use crate::runtime::Place;
+use candle_core::DType;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -51,7 +52,7 @@ impl Trainer {
     ///
     /// # Errors
     /// A file that cannot be read, is not whole, or belongs to another configuration.
-    pub fn resume(config: &TrainConfig, path: &Path, device: &Device) -> Result<Self> {
+    pub fn resume(config: &TrainConfig, path: &Path, place: &Place) -> Result<Self> {
         let mut file = SafetensorsFile::open(path)?;
         let text = |key: &str| {
             let missing = || Error::file(path, format!("no metadata `{key}`: this is no training state"));
@@ -72,7 +73,7 @@ impl Trainer {
             ));
         }
         // The start is only needed for what it says of its sources.
-        let mut trainer = Trainer::new(config, device)?;
+        let mut trainer = Trainer::new(config, place)?;
         let mut weights = Weights::default();
         let (mut first, mut second) = (BTreeMap::new(), BTreeMap::new());
         for name in file.names() {
@@ -92,7 +93,7 @@ impl Trainer {
         weights
             .check_fit(&trainer.card.model)
             .map_err(|e| Error::file(path, e))?;
-        trainer.parameters = super::Parameters::new(&weights, config.trained, device)?;
+        trainer.parameters = super::Parameters::new(&weights, config.trained, &place.device)?;
         for (name, first) in first {
             let second = second.remove(&name);
             let second =

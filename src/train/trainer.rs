@@ -3,19 +3,22 @@
 use super::batches::Batch;
 use super::config::TrainConfig;
 use super::footage::Footage;
+use super::gradients::{Found, Wanted, gradients as gradients_of};
 use super::initial;
-use super::loss::{IGNORED, losses_with};
+use super::loss::{IGNORED, has_counting_pixel};
 use super::optimizer::AdamW;
 use super::parameters::Parameters;
 use crate::checkpoint::{ModelCard, ModelFile, Preprocessing, Source, Weights, adopt, source};
 use crate::error::{Error, Result};
 use crate::kernels::argmax::argmax;
+use crate::labels::ClassSet;
 use crate::metrics::Confusion;
 use crate::model::{FactMode, MaSam, ModelConfig, Prompts};
-use crate::runtime::tensor_of;
+use crate::runtime::{Place, tensor_of};
 use crate::segmenter::ModelFrame;
 use candle_core::backprop::GradStore;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Tensor};
+use std::time::Instant;
 
 /// A training run between two steps.
 #[derive(Debug)]
@@ -25,7 +28,7 @@ pub struct Trainer {
     pub(super) parameters: Parameters,
     pub(super) optimizer: AdamW,
     pub(super) progress: Progress,
-    device: Device,
+    place: Place,
 }
 
 /// How far a run has come.
@@ -41,6 +44,17 @@ pub struct Progress {
     pub rate_factor: f64,
     /// Best mean IoU on the validation data.
     pub best: Option<f64>,
+    /// Factor on the loss, so that its gradients are not lost in 16 bits: grows with good steps, halved by a bad one.
+    /// 1 in other types.
+    #[serde(default = "one")]
+    pub loss_scale: f64,
+    /// Good steps since the factor on the loss changed.
+    #[serde(default)]
+    pub steps_at_scale: u64,
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 impl Default for Progress {
@@ -51,6 +65,8 @@ impl Default for Progress {
             bad_in_a_row: 0,
             rate_factor: 1.0,
             best: None,
+            loss_scale: 1.0,
+            steps_at_scale: 0,
         }
     }
 }
@@ -77,12 +93,17 @@ pub struct Step {
 /// How much of what a bad step took from the learning rate each good step gives back.
 const RECOVERY: f64 = 1.01;
 
+/// Factor on the loss in f16: the first, the largest, and the good steps until it is doubled. As in the authors' framework.
+const FIRST_SCALE: f64 = 65_536.0;
+const LARGEST_SCALE: f64 = 16_777_216.0;
+const STEPS_AT_SCALE: u64 = 2000;
+
 impl Trainer {
     /// Begins a run.
     ///
     /// # Errors
     /// A configuration out of bounds, or weights that cannot be read.
-    pub fn new(config: &TrainConfig, device: &Device) -> Result<Self> {
+    pub fn new(config: &TrainConfig, place: &Place) -> Result<Self> {
         config.validate()?;
         let model = ModelConfig {
             name: config.name.clone(),
@@ -107,10 +128,17 @@ impl Trainer {
             weights = adopt::on_top(&card.model, &sam, weights)?;
         }
         Ok(Self {
-            parameters: Parameters::new(&weights, config.trained, device)?,
+            parameters: Parameters::new(&weights, config.trained, &place.device)?,
             optimizer: AdamW::new(config.optimizer),
-            progress: Progress::default(),
-            device: device.clone(),
+            progress: Progress {
+                loss_scale: if place.dtype == DType::F16 {
+                    FIRST_SCALE
+                } else {
+                    1.0
+                },
+                ..Progress::default()
+            },
+            place: place.clone(),
             config: config.clone(),
             card,
         })
@@ -126,6 +154,19 @@ impl Trainer {
         &self.card
     }
 
+    /// Gives names and colours to the model's classes.
+    ///
+    /// # Errors
+    /// Another number of classes than the model has.
+    pub fn set_classes(&mut self, classes: &ClassSet) -> Result<()> {
+        if classes.len() != self.card.model.classes {
+            let bound = format!("the data have {}", classes.len());
+            return Err(Error::config("model.classes", self.card.model.classes, bound));
+        }
+        self.card.classes = classes.clone();
+        Ok(())
+    }
+
     /// The weights as they are.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
@@ -139,7 +180,7 @@ impl Trainer {
         MaSam::new(
             &self.card.model,
             FactMode::Apart,
-            self.parameters.builder(&self.device),
+            self.parameters.builder_as(self.place.dtype, &self.place.device),
         )
     }
 
@@ -148,35 +189,52 @@ impl Trainer {
     /// # Errors
     /// Too many bad steps in a row, labels that mean nothing, or Candle's own.
     pub fn step(&mut self, batches: &[Batch]) -> Result<Step> {
+        let began = Instant::now();
         let model = self.model()?;
+        let wanted = Wanted {
+            loss: &self.config.loss,
+            kept: self.config.clips.kept,
+            scale: self.progress.loss_scale,
+        };
         let mut sums = [0f64; 3];
         let mut gradients: Option<GradStore> = None;
         for batch in batches {
-            let logits = model
-                .forward(&batch.clips.to_device(&self.device)?, &Prompts::default())?
-                .logits;
-            let found = losses_with(&logits, &batch.labels, &self.config.loss)?;
+            let found = match has_counting_pixel(&batch.labels, &self.config.loss)? {
+                true => Some(gradients_of(
+                    &model,
+                    &self.parameters,
+                    &batch.brought_to(&self.place.device, self.place.dtype)?,
+                    &wanted,
+                )?),
+                false => None,
+            };
+            let Some(Found {
+                losses,
+                gradients: Some(own),
+            }) = found
+            else {
+                sums = [f64::NAN; 3];
+                gradients = None;
+                break;
+            };
             for (sum, part) in sums
                 .iter_mut()
-                .zip([&found.total, &found.cross_entropy, &found.dice])
+                .zip([&losses.total, &losses.cross_entropy, &losses.dice])
             {
                 *sum += f64::from(part.to_scalar::<f32>()?) / batches.len() as f64;
             }
-            if !sums[0].is_finite() {
-                break; // Its gradients would be no better.
+            match &mut gradients {
+                None => gradients = Some(own),
+                Some(before) => self.parameters.add_gradients(before, &own)?,
             }
-            let own = found.total.backward()?;
-            gradients = Some(match gradients {
-                None => own,
-                Some(before) => self.added(before, &own)?,
-            });
         }
         let [loss, cross_entropy, dice] = sums;
-        let share = 1.0 / batches.len().max(1) as f64;
+        let share = 1.0 / (batches.len().max(1) as f64 * self.progress.loss_scale);
         let gradient_norm = match &gradients {
-            Some(gradients) if loss.is_finite() => self.norm(gradients)? * share,
-            _ => f64::NAN,
+            Some(gradients) => self.parameters.gradient_norm(gradients)? * share,
+            None => f64::NAN,
         };
+        let passed = began.elapsed();
         let rate = self.config.schedule.at(self.progress.step) * self.progress.rate_factor;
         let skipped = !gradient_norm.is_finite();
         let step = self.progress.step;
@@ -188,10 +246,27 @@ impl Trainer {
             } else {
                 1.0
             };
-            let gradients = self.scaled(gradients, factor * share)?;
-            self.optimizer.step(&self.parameters, &gradients, rate)?;
+            self.optimizer
+                .step_scaled(&self.parameters, &gradients, rate, factor * share)?;
+            let moved = began.elapsed() - passed;
+            tracing::debug!(step, loss, gradients = ?passed, optimizer = ?moved, "step");
             self.progress.bad_in_a_row = 0;
             self.progress.rate_factor = (self.progress.rate_factor * RECOVERY).min(1.0);
+            self.progress.steps_at_scale += 1;
+            if self.place.dtype == DType::F16 && self.progress.steps_at_scale >= STEPS_AT_SCALE {
+                self.progress.loss_scale = (self.progress.loss_scale * 2.0).min(LARGEST_SCALE);
+                self.progress.steps_at_scale = 0;
+            }
+        } else if self.progress.loss_scale > 1.0 {
+            // The scaled gradients may have left the range of the type: that is no fault of data or rate.
+            self.progress.skipped += 1;
+            self.progress.loss_scale = (self.progress.loss_scale / 2.0).max(1.0);
+            self.progress.steps_at_scale = 0;
+            tracing::info!(
+                step,
+                scale = self.progress.loss_scale,
+                "a gradient is out of range: the loss is scaled less"
+            );
         } else {
             self.progress.skipped += 1;
             self.progress.bad_in_a_row += 1;
@@ -223,49 +298,13 @@ impl Trainer {
         })
     }
 
-    fn norm(&self, gradients: &GradStore) -> Result<f64> {
-        let mut sum = 0f64;
-        for (_, var) in self.parameters.trained() {
-            if let Some(gradient) = gradients.get(var.as_tensor()) {
-                sum += f64::from(gradient.sqr()?.sum_all()?.to_scalar::<f32>()?);
-            }
-        }
-        Ok(sum.sqrt())
-    }
-
-    fn added(&self, mut before: GradStore, own: &GradStore) -> Result<GradStore> {
-        for (_, var) in self.parameters.trained() {
-            if let Some(gradient) = own.get(var.as_tensor()) {
-                let sum = match before.get(var.as_tensor()) {
-                    Some(earlier) => (earlier + gradient)?,
-                    None => gradient.clone(),
-                };
-                before.insert(var.as_tensor(), sum);
-            }
-        }
-        Ok(before)
-    }
-
-    fn scaled(&self, mut gradients: GradStore, factor: f64) -> Result<GradStore> {
-        if factor == 1.0 {
-            return Ok(gradients);
-        }
-        for (_, var) in self.parameters.trained() {
-            if let Some(gradient) = gradients.get(var.as_tensor()) {
-                let scaled = (gradient * factor)?;
-                gradients.insert(var.as_tensor(), scaled);
-            }
-        }
-        Ok(gradients)
-    }
-
     /// The newest output of a clip around every `every`-th frame, against its labels, at the model's side.
     ///
     /// # Errors
     /// Candle's own.
     pub fn validate(&self, footage: &Footage, every: usize) -> Result<Confusion> {
         let weights = self.parameters.weights()?;
-        let builder = weights.builder(candle_core::DType::F32, &self.device);
+        let builder = weights.builder(DType::F32, &self.place.device);
         let model = MaSam::new(&self.card.model, FactMode::Folded, builder)?;
         let mut confusion = Confusion::new(self.card.classes.len(), IGNORED);
         let (frames, side) = (self.config.clips.frames, footage.side());
@@ -277,8 +316,8 @@ impl Trainer {
                     .map(|back| sequence[newest.saturating_sub(back * stride)].frame.clone())
                     .collect();
                 let input = tensor_of(&[&clip], side, self.card.preprocessing.normalisation)?;
-                let features = model.encode(&input.to_device(&self.device)?, &mut |_, _| {})?;
-                let shown = Tensor::new(&[frames as u32 - 1], &self.device)?;
+                let features = model.encode(&input.to_device(&self.place.device)?, &mut |_, _| {})?;
+                let shown = Tensor::new(&[frames as u32 - 1], &self.place.device)?;
                 let output = model.decode(&features.select(&shown)?, &Prompts::default())?;
                 let logits = output.logits.flatten_all()?.to_vec1::<f32>()?;
                 confusion.add(
