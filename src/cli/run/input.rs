@@ -23,12 +23,9 @@ pub(super) enum Input {
     Description(String),
 }
 
-<<<<<<< HEAD
 /// Name of the message that says why a folder of pictures ends early.
 pub(super) const BROKEN: &str = "masam-broken-input";
 
-=======
->>>>>>> a0c08fd9b8c245daf56e18769405731e68730859
 impl Input {
     /// Tells what `word` means: what exists on disk first, then addresses, then descriptions.
     ///
@@ -146,65 +143,6 @@ impl Input {
     }
 }
 
-<<<<<<< HEAD
-/// Pictures in a folder, `frame2.png` before `frame10.png`.
-fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
-    let mut paths = entries
-        .map(|e| e.map(|e| e.path()))
-        .collect::<std::io::Result<Vec<_>>>()?;
-    paths.retain(|path| {
-        let suffix = path
-            .extension()
-            .map(|s| s.to_string_lossy().to_ascii_lowercase())
-            .unwrap_or_default();
-        let hidden = path
-            .file_name()
-            .is_some_and(|n| n.to_string_lossy().starts_with('.'));
-        path.is_file() && !hidden && PICTURES.contains(&suffix.as_str())
-    });
-    paths.sort_by_cached_key(|path| natural_key(&path.file_name().unwrap_or_default().to_string_lossy()));
-    Ok(paths)
-}
-
-/// Sorts runs of digits by value: each becomes its length without leading zeros, then its digits.
-fn natural_key(name: &str) -> Vec<(u8, usize, String)> {
-    let mut key: Vec<(u8, usize, String)> = Vec::new();
-    for character in name.chars() {
-        let digit = character.is_ascii_digit();
-        match key.last_mut() {
-            Some((kind, _, text)) if (*kind == 1) == digit => text.push(character),
-            _ => key.push((u8::from(digit), 0, character.to_string())),
-        }
-    }
-    for (kind, length, text) in &mut key {
-        if *kind == 1 {
-            let digits = text.trim_start_matches('0').to_owned();
-            (*length, *text) = (digits.len(), digits);
-        }
-    }
-    key.push((0, 0, name.to_owned()));
-    key
-=======
-/// Whether `reader` has stopped reading: it has streaming tasks, and all of them pause.
-///
-/// A source pauses its task at its end and on an error, and says which on the bus. decodebin however swallows what
-/// an element says while it is being plugged in, and a broken file's demuxer may fail within that time.
-pub(super) fn has_stopped(reader: &gst::Bin) -> bool {
-    let mut paused = 0;
-    for element in reader.iterate_recurse().into_iter().flatten() {
-        for pad in element.pads() {
-            match pad.task_state() {
-                gst::TaskState::Started => return false,
-                gst::TaskState::Paused => paused += 1,
-                _ => {}
-            }
-        }
-    }
-    paused > 0
->>>>>>> a0c08fd9b8c245daf56e18769405731e68730859
-}
-
 /// Decodes pictures one after the other and hands them on; a picture that cannot be read ends the stream with an
 /// error that names it.
 fn feed(source: &gst_app::AppSrc, paths: &[PathBuf], rate: gst::Fraction) {
@@ -252,55 +190,6 @@ mod tests {
     use super::*;
 
     #[test]
-<<<<<<< HEAD
-    fn numbers_sort_by_value() {
-        let mut names = [
-            "frame10.png",
-            "frame2.png",
-            "frame02b.png",
-            "a.png",
-            "frame1.png",
-            "frame002.png",
-        ];
-        names.sort_by_cached_key(|n| natural_key(n));
-        assert_eq!(
-            names,
-            [
-                "a.png",
-                "frame1.png",
-                "frame002.png",
-                "frame2.png",
-                "frame02b.png",
-                "frame10.png"
-            ]
-        );
-=======
-    fn a_source_at_its_end_has_stopped() {
-        gst::init().unwrap();
-        let play = |description: &str| {
-            let bin = gst::parse::bin_from_description(description, false).unwrap();
-            let pipeline = gst::Pipeline::new();
-            pipeline.add(&bin).unwrap();
-            pipeline.set_state(gst::State::Playing).unwrap();
-            (pipeline, bin)
-        };
-        let (endless, bin) = play("fakesrc ! fakesink");
-        endless.state(gst::ClockTime::from_seconds(10)).0.unwrap();
-        assert!(!has_stopped(&bin));
-        endless.set_state(gst::State::Null).unwrap();
-        assert!(!has_stopped(&bin), "nothing that could have stopped");
-        let (ended, bin) = play("fakesrc num-buffers=3 ! fakesink");
-        let bus = ended.bus().unwrap();
-        bus.timed_pop_filtered(gst::ClockTime::from_seconds(10), &[gst::MessageType::Eos])
-            .unwrap();
-        // The task pauses right after it has sent the end.
-        let patience = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while !has_stopped(&bin) && std::time::Instant::now() < patience {
-            std::thread::yield_now();
-        }
-        assert!(has_stopped(&bin));
-        ended.set_state(gst::State::Null).unwrap();
->>>>>>> a0c08fd9b8c245daf56e18769405731e68730859
     }
 
     #[test]
