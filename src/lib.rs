@@ -11,6 +11,7 @@ pub mod golden;
 pub mod gst;
 pub mod kernels;
 pub mod labels;
+pub mod metrics;
 pub mod model;
 pub mod runtime;
 pub mod segmenter;
