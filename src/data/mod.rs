@@ -1,3 +1,23 @@
-//! Where frames and labels come from.
+//! Where frames and labels come from: data sets as their challenges released them, and generated scenes.
+//!
+//! * [`dataset`]: a folder on disk as sequences of frames with class ids, whatever its layout;
+//!   [`endovis18`] and [`endovis17`] know the two challenges, [`layout`] finds their parts in a folder.
+//! * [`split`]: which sequences are for training and which for testing.
+//! * [`picture`], [`palette`], [`class_table`]: bounded decoding, colours to class ids, `labels.json`.
+//! * [`clips`], [`loader`]: runs of frames in a seeded order, decoded ahead on worker threads.
+//! * [`check`]: everything that is odd about a folder, in one report.
+//! * [`phantom`]: generated scenes with exact labels.
 
+pub mod class_table;
+pub mod dataset;
+pub mod endovis17;
+pub mod endovis18;
+pub mod layout;
+pub mod names;
+pub mod palette;
 pub mod phantom;
+pub mod picture;
+pub mod split;
+
+pub use dataset::{Dataset, DatasetConfig, Frame, Kind, Labels, Note, Repair, Role, Sequence, Task2017};
+pub use split::{Part, Split};

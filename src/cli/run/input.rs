@@ -1,5 +1,6 @@
 //! Where `masam run` reads from: a file, a folder of pictures, a camera, an address, or a GStreamer description.
 
+use crate::data::picture;
 use anyhow::{Context, Result, anyhow, bail};
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -22,9 +23,6 @@ pub(super) enum Input {
     Description(String),
 }
 
-/// Suffixes of pictures that are read from a folder.
-const PICTURES: [&str; 3] = ["png", "jpg", "jpeg"];
-
 impl Input {
     /// Tells what `word` means: what exists on disk first, then addresses, then descriptions.
     ///
@@ -33,9 +31,12 @@ impl Input {
     pub(super) fn parse(word: &str) -> Result<Self> {
         let path = Path::new(word);
         if path.is_dir() {
-            let pictures = pictures_in(path)?;
+            let pictures = picture::list(path)?.pictures;
             if pictures.is_empty() {
-                bail!("{word}: no pictures ({}) in this folder", PICTURES.join(", "));
+                bail!(
+                    "{word}: no pictures ({}) in this folder",
+                    picture::SUFFIXES.join(", ")
+                );
             }
             return Ok(Self::Pictures(pictures));
         }
@@ -43,11 +44,7 @@ impl Input {
             if word.starts_with("/dev/video") {
                 return Ok(Self::Camera(path.to_owned()));
             }
-            let suffix = path
-                .extension()
-                .map(|s| s.to_string_lossy().to_ascii_lowercase())
-                .unwrap_or_default();
-            return Ok(match PICTURES.contains(&suffix.as_str()) {
+            return Ok(match picture::is_picture(path) {
                 true => Self::Pictures(vec![path.to_owned()]),
                 false => Self::File(path.to_owned()),
             });
@@ -152,52 +149,12 @@ pub(super) fn has_stopped(reader: &gst::Bin) -> bool {
     paused > 0
 }
 
-/// Pictures in a folder, `frame2.png` before `frame10.png`.
-fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
-    let mut paths = entries
-        .map(|e| e.map(|e| e.path()))
-        .collect::<std::io::Result<Vec<_>>>()?;
-    paths.retain(|path| {
-        let suffix = path
-            .extension()
-            .map(|s| s.to_string_lossy().to_ascii_lowercase())
-            .unwrap_or_default();
-        let hidden = path
-            .file_name()
-            .is_some_and(|n| n.to_string_lossy().starts_with('.'));
-        path.is_file() && !hidden && PICTURES.contains(&suffix.as_str())
-    });
-    paths.sort_by_cached_key(|path| natural_key(&path.file_name().unwrap_or_default().to_string_lossy()));
-    Ok(paths)
-}
-
-/// Sorts runs of digits by value: each becomes its length without leading zeros, then its digits.
-fn natural_key(name: &str) -> Vec<(u8, usize, String)> {
-    let mut key: Vec<(u8, usize, String)> = Vec::new();
-    for character in name.chars() {
-        let digit = character.is_ascii_digit();
-        match key.last_mut() {
-            Some((kind, _, text)) if (*kind == 1) == digit => text.push(character),
-            _ => key.push((u8::from(digit), 0, character.to_string())),
-        }
-    }
-    for (kind, length, text) in &mut key {
-        if *kind == 1 {
-            let digits = text.trim_start_matches('0').to_owned();
-            (*length, *text) = (digits.len(), digits);
-        }
-    }
-    key.push((0, 0, name.to_owned()));
-    key
-}
-
 /// Decodes pictures one after the other and hands them on; a picture that cannot be read ends the stream with an
 /// error that names it.
 fn feed(source: &gst_app::AppSrc, paths: &[PathBuf], rate: gst::Fraction) {
     let mut size = None;
     for (index, path) in paths.iter().enumerate() {
-        match picture(source, path, index as u64, rate, &mut size) {
+        match push_picture(source, path, index as u64, rate, &mut size) {
             Ok(true) => {}
             Ok(false) => return, // The pipeline is going down; the reason is on its bus.
             Err(error) => {
@@ -211,19 +168,14 @@ fn feed(source: &gst_app::AppSrc, paths: &[PathBuf], rate: gst::Fraction) {
 }
 
 /// Pushes one picture; false when the pipeline takes no more.
-fn picture(
+fn push_picture(
     source: &gst_app::AppSrc,
     path: &Path,
     index: u64,
     rate: gst::Fraction,
     size: &mut Option<(u32, u32)>,
 ) -> Result<bool> {
-    let picture = image::ImageReader::open(path)
-        .and_then(image::ImageReader::with_guessed_format)
-        .with_context(|| path.display().to_string())?
-        .decode()
-        .with_context(|| path.display().to_string())?
-        .to_rgb8();
+    let picture = picture::read_rgb(path)?;
     let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, picture.width(), picture.height())
         .fps(rate)
         .build()?;
@@ -238,30 +190,6 @@ fn picture(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_sort_by_value() {
-        let mut names = [
-            "frame10.png",
-            "frame2.png",
-            "frame02b.png",
-            "a.png",
-            "frame1.png",
-            "frame002.png",
-        ];
-        names.sort_by_cached_key(|n| natural_key(n));
-        assert_eq!(
-            names,
-            [
-                "a.png",
-                "frame1.png",
-                "frame002.png",
-                "frame2.png",
-                "frame02b.png",
-                "frame10.png"
-            ]
-        );
-    }
 
     #[test]
     fn a_source_at_its_end_has_stopped() {

@@ -1,0 +1,527 @@
+//! A folder of endoscopic sequences with labels, as a list of sequences of frames with class ids.
+//!
+//! ```no_run
+//! use masam::data::{Dataset, Split};
+//!
+//! let data = Dataset::open("endovis2018".as_ref())?;
+//! for sequence in data.split(&"val".parse()?)? {
+//!     let (image, labels) = (sequence.image(0)?, sequence.labels(0)?);
+//!     println!("{}: {:?}, labelled: {}", sequence.name, image.dimensions(), labels.is_some());
+//! }
+//! # Ok::<(), masam::Error>(())
+//! ```
+//!
+//! The folder may hold all releases as they were unpacked, one release, or one sequence (`left_frames` and
+//! `labels`), and what `masam phantom` writes. Nothing is decoded by opening it, and no file is ever changed.
+
+use super::endovis17::{self, MaskFolder};
+use super::endovis18;
+use super::layout::{GRADED, LEFT, Layout, lower_name};
+use super::palette::{Palette, Tally};
+use super::picture;
+use super::split::Split;
+use crate::error::{Error, Result};
+use crate::geometry::{Rect, Size};
+use crate::labels::ClassSet;
+use image::{GrayImage, RgbImage};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// The layout that was recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// EndoVis 2018 scene segmentation: one label picture in colours for a frame.
+    EndoVis2018,
+    /// EndoVis 2017 instrument segmentation: one mask for each instrument.
+    EndoVis2017,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::EndoVis2018 => "EndoVis 2018",
+            Kind::EndoVis2017 => "EndoVis 2017",
+        })
+    }
+}
+
+/// Which side of its challenge a sequence is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Released for training.
+    Train,
+    /// Released for testing.
+    Test,
+}
+
+/// What the class ids of EndoVis 2017 mean; its masks serve three tasks. EndoVis 2018 has one and ignores this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task2017 {
+    /// Background, instrument.
+    Binary,
+    /// Background, shaft, wrist, clasper.
+    #[default]
+    Parts,
+    /// Background, and seven types of instrument.
+    Type,
+}
+
+impl FromStr for Task2017 {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "binary" => Ok(Task2017::Binary),
+            "parts" => Ok(Task2017::Parts),
+            "type" => Ok(Task2017::Type),
+            _ => Err(Error::config("task", text, "it has to be binary, parts or type")),
+        }
+    }
+}
+
+/// How a data set is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DatasetConfig {
+    /// What the class ids of EndoVis 2017 mean.
+    pub task_2017: Task2017,
+}
+
+/// One picture, with the files its labels come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// File name without suffix, for example `frame042`.
+    pub name: String,
+    /// The picture of the left camera.
+    pub image: PathBuf,
+    /// EndoVis 2018: the label picture, from `repairs/` where it was repaired. EndoVis 2017: the folder of the
+    /// masks. None where there are no labels, or not all of them.
+    pub label: Option<PathBuf>,
+    /// Whether `label` is a corrected one from `repairs/`.
+    pub repaired: bool,
+}
+
+/// Where a corrected label took the place of the released one.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Repair {
+    /// Name of the sequence.
+    pub sequence: String,
+    /// Name of the frame.
+    pub frame: String,
+    /// The corrected label.
+    pub path: PathBuf,
+}
+
+/// Something odd about a folder that does not keep it from being used.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(tag = "what", rename_all = "kebab-case")]
+pub enum Note {
+    /// A tree of macOS' shadow files, skipped.
+    Macosx {
+        /// Its folder.
+        path: PathBuf,
+    },
+    /// `._*` files beside real ones, skipped.
+    Sidecars {
+        /// How many.
+        files: usize,
+    },
+    /// A frame of a labelled sequence without a label, or without one of its masks; it counts as not labelled.
+    MissingLabel {
+        /// Name of the sequence.
+        sequence: String,
+        /// Name of the frame.
+        frame: String,
+        /// The file that is missing.
+        path: PathBuf,
+    },
+    /// A label whose frame is missing; it is not used.
+    MissingFrame {
+        /// Name of the sequence.
+        sequence: String,
+        /// The label.
+        path: PathBuf,
+    },
+    /// A corrected label that belongs to no frame of the training sequences here.
+    UnusedRepair {
+        /// The corrected label.
+        path: PathBuf,
+    },
+    /// A `labels.json` or mapping that differs from the challenge's own list.
+    ClassTable {
+        /// The file.
+        path: PathBuf,
+        /// How it differs.
+        text: String,
+    },
+    /// The same sequence of the same release more than once; all are kept, under names that tell them apart.
+    Twice {
+        /// The name they would share.
+        sequence: String,
+        /// Their folders.
+        folders: Vec<PathBuf>,
+    },
+    /// A sequence whose `left_frames` has no pictures; it is left out.
+    Empty {
+        /// Its folder.
+        path: PathBuf,
+    },
+    /// Labels whose sequence is not here.
+    UnusedLabels {
+        /// Their folder.
+        path: PathBuf,
+    },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Note::Macosx { path } => write!(f, "{}: shadow files of macOS, skipped", path.display()),
+            Note::Sidecars { files } => write!(f, "{files} ._* files, skipped"),
+            Note::MissingLabel {
+                sequence,
+                frame,
+                path,
+            } => {
+                write!(f, "{sequence} {frame}: no label, {} is missing", path.display())
+            }
+            Note::MissingFrame { sequence, path } => {
+                write!(f, "{sequence}: {} has no frame, not used", path.display())
+            }
+            Note::UnusedRepair { path } => {
+                write!(f, "{}: corrects no frame of this data set", path.display())
+            }
+            Note::ClassTable { path, text } => write!(f, "{}: {text}", path.display()),
+            Note::Twice { sequence, folders } => {
+                let folders: Vec<_> = folders.iter().map(|p| p.display().to_string()).collect();
+                write!(
+                    f,
+                    "{sequence} is here {} times: {}",
+                    folders.len(),
+                    folders.join(", ")
+                )
+            }
+            Note::Empty { path } => write!(f, "{}: {LEFT} has no pictures, left out", path.display()),
+            Note::UnusedLabels { path } => {
+                write!(f, "{}: labels of a sequence that is not here", path.display())
+            }
+        }
+    }
+}
+
+/// How the files of a sequence become class ids.
+#[derive(Debug, Clone)]
+pub(super) enum Reader {
+    /// One picture in class colours.
+    Colors(Arc<Palette>),
+    /// One mask for each folder, in pictures that may have a border.
+    Masks(Arc<[MaskFolder]>),
+}
+
+/// Class ids of one frame, and what was odd about their colours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Labels {
+    /// A class id for each pixel; 255 where it is ignored.
+    pub classes: GrayImage,
+    /// Colours (EndoVis 2017: values, as greys) that are no class's.
+    pub tally: Tally,
+}
+
+/// One recording: frames in order of time.
+#[derive(Debug, Clone)]
+pub struct Sequence {
+    /// `seq_1` or `instrument_dataset_1`, `test/seq_1` where it was released for testing, and with the release's
+    /// folder in front where that is still ambiguous. No two sequences of a data set have the same name.
+    pub name: String,
+    /// The number in its folder's name, which the splits go by.
+    pub number: Option<u32>,
+    /// Training or testing.
+    pub role: Role,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its frames; at least one.
+    pub frames: Vec<Frame>,
+    pub(super) reader: Reader,
+}
+
+impl Sequence {
+    /// Whether any frame has labels.
+    pub fn is_labelled(&self) -> bool {
+        self.frames.iter().any(|f| f.label.is_some())
+    }
+
+    /// Frame `index`.
+    ///
+    /// # Errors
+    /// No such frame.
+    pub fn frame(&self, index: usize) -> Result<&Frame> {
+        self.frames.get(index).ok_or_else(|| {
+            let bound = format!("{} has {} frames", self.name, self.frames.len());
+            Error::config("frame", index, bound)
+        })
+    }
+
+    /// Size of the picture of frame `index` as [`Sequence::image`] gives it, from its header alone.
+    ///
+    /// # Errors
+    /// No such frame, or a file that cannot be read.
+    pub fn size(&self, index: usize) -> Result<Size> {
+        let stored = picture::size(&self.frame(index)?.image)?;
+        Ok(self.crop(stored).map_or(stored, Rect::size))
+    }
+
+    /// The picture of frame `index`. EndoVis 2017's border of 1920x1080 frames is cut off.
+    ///
+    /// # Errors
+    /// No such frame; a file that cannot be read, is no picture, is broken, or claims an absurd size.
+    pub fn image(&self, index: usize) -> Result<RgbImage> {
+        let picture = picture::read_rgb(&self.frame(index)?.image)?;
+        Ok(match self.crop(picture::size_of(&picture)) {
+            Some(r) => {
+                image::imageops::crop_imm(&picture, r.x_px, r.y_px, r.width_px, r.height_px).to_image()
+            }
+            None => picture,
+        })
+    }
+
+    /// Class ids of frame `index`, 255 where a pixel is to be ignored; none where the frame has no labels.
+    ///
+    /// # Errors
+    /// As [`Sequence::image`] for every file of the labels, and labels of another size than the picture.
+    pub fn labels(&self, index: usize) -> Result<Option<GrayImage>> {
+        Ok(self.read_labels(index)?.map(|labels| labels.classes))
+    }
+
+    /// As [`Sequence::labels`], with the colours that had to be repaired or ignored.
+    ///
+    /// # Errors
+    /// As [`Sequence::labels`].
+    pub fn read_labels(&self, index: usize) -> Result<Option<Labels>> {
+        let frame = self.frame(index)?;
+        let Some(path) = &frame.label else {
+            return Ok(None);
+        };
+        let mut tally = Tally::default();
+        match &self.reader {
+            Reader::Colors(palette) => {
+                let (found, wanted) = (picture::size(path)?, picture::size(&frame.image)?);
+                same_size(path, found, &frame.image, wanted)?;
+                let classes = palette.classes_of_any(picture::read(path)?, &mut tally);
+                Ok(Some(Labels { classes, tally }))
+            }
+            Reader::Masks(folders) => {
+                let stored = picture::size(&frame.image)?;
+                let classes = endovis17::combine(folders, frame, stored, &mut tally)?;
+                Ok(Some(Labels { classes, tally }))
+            }
+        }
+    }
+
+    /// The part of a stored picture of this size that shows the scene, where it is not all of it.
+    fn crop(&self, stored: Size) -> Option<Rect> {
+        match self.reader {
+            Reader::Masks(_) => endovis17::crop(stored),
+            Reader::Colors(_) => None,
+        }
+    }
+}
+
+/// Fails where a label has not the size of its picture.
+pub(super) fn same_size(label: &Path, found: Size, image: &Path, wanted: Size) -> Result<()> {
+    if found == wanted {
+        return Ok(());
+    }
+    let cause = format!(
+        "the label is {}x{}, but its picture {} is {}x{}",
+        found.width_px,
+        found.height_px,
+        image.display(),
+        wanted.width_px,
+        wanted.height_px
+    );
+    Err(Error::file(label, cause))
+}
+
+/// All sequences of a folder.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    /// The folder that was opened.
+    pub root: PathBuf,
+    /// The layout that was recognised.
+    pub kind: Kind,
+    /// What the ids of the labels mean.
+    pub classes: ClassSet,
+    /// The sequences: training before test, then by number.
+    pub sequences: Vec<Sequence>,
+    /// Corrected labels that were applied.
+    pub repairs: Vec<Repair>,
+    /// What was odd.
+    pub notes: Vec<Note>,
+}
+
+impl Dataset {
+    /// Opens a folder; EndoVis 2017 with its parts.
+    ///
+    /// # Errors
+    /// As [`Dataset::open_with`].
+    pub fn open(root: &Path) -> Result<Self> {
+        Self::open_with(root, DatasetConfig::default())
+    }
+
+    /// Recognises the layout of `root` and lists its sequences.
+    ///
+    /// # Errors
+    /// A folder that cannot be read, holds no sequence, or holds both challenges; a `labels.json` or mapping that
+    /// cannot be understood.
+    pub fn open_with(root: &Path, config: DatasetConfig) -> Result<Self> {
+        let layout = Layout::find(root)?;
+        let (old, new): (Vec<_>, Vec<_>) = layout.sequences.iter().partition(|s| is_2017(s));
+        let mut data = match (old.first(), new.first()) {
+            (Some(old), Some(new)) => {
+                let cause = format!(
+                    "it holds EndoVis 2017 ({}) and EndoVis 2018 ({}); open one of them",
+                    old.display(),
+                    new.display()
+                );
+                return Err(Error::file(root, cause));
+            }
+            (Some(_), None) => endovis17::open(&layout, config.task_2017)?,
+            (None, Some(_)) => endovis18::open(&layout)?,
+            (None, None) => {
+                let cause = format!(
+                    "no sequence is below this folder; one is a folder with {LEFT}, and labels (EndoVis 2018) or \
+                     ground_truth (EndoVis 2017) beside it"
+                );
+                return Err(Error::file(root, cause));
+            }
+        };
+        if data.sequences.is_empty() {
+            return Err(Error::file(root, format!("no {LEFT} below it has a picture")));
+        }
+        data.notes.extend(
+            layout
+                .macosx
+                .iter()
+                .map(|path| Note::Macosx { path: path.clone() }),
+        );
+        add_sidecars(&mut data.notes, layout.sidecars);
+        name_apart(&mut data);
+        Ok(data)
+    }
+
+    /// The sequences of `split`, in the order of [`Dataset::sequences`].
+    ///
+    /// # Errors
+    /// A split that is not one of this kind of data set, or selects no sequence of it.
+    pub fn split(&self, split: &Split) -> Result<Vec<&Sequence>> {
+        split.select(self)
+    }
+
+    /// The sequence of that name.
+    pub fn sequence(&self, name: &str) -> Option<&Sequence> {
+        self.sequences.iter().find(|s| s.name == name)
+    }
+}
+
+/// Whether a sequence has the layout of EndoVis 2017.
+fn is_2017(folder: &Path) -> bool {
+    let masks = ["ground_truth", "gt"].iter().chain(&GRADED);
+    lower_name(folder).starts_with("instrument_dataset") || masks.into_iter().any(|m| folder.join(m).is_dir())
+}
+
+/// Counts `files` shadow files into the note about them.
+pub(super) fn add_sidecars(notes: &mut Vec<Note>, files: usize) {
+    for note in notes.iter_mut() {
+        if let Note::Sidecars { files: known } = note {
+            *known += files;
+            return;
+        }
+    }
+    if files > 0 {
+        notes.push(Note::Sidecars { files });
+    }
+}
+
+/// The folder's own name, also where it was given as `.` or ends in `..`.
+pub(super) fn own_name(folder: &Path) -> String {
+    let real = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+    real.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// Which side of the challenge `folder` is on, by the nearest folder above it that says so; the root's own name and,
+/// where the root is the sequence itself, its parent's count as well.
+pub(super) fn role_by_folder(root: &Path, folder: &Path) -> Option<Role> {
+    let inside = folder.strip_prefix(root).unwrap_or(folder);
+    let mut names: Vec<String> = inside.iter().map(|n| n.to_string_lossy().into_owned()).collect();
+    let real = std::fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
+    let above = if names.is_empty() { 2 } else { 1 };
+    let outside = real
+        .iter()
+        .rev()
+        .take(above)
+        .map(|n| n.to_string_lossy().into_owned());
+    let outside: Vec<String> = outside.collect();
+    names.reverse();
+    names.iter().chain(&outside).find_map(|name| {
+        let name = name.to_lowercase();
+        let mut words = name.split(|c: char| !c.is_ascii_alphanumeric());
+        if words.clone().any(|w| matches!(w, "test" | "testing" | "testset")) {
+            Some(Role::Test)
+        } else if words.any(|w| matches!(w, "train" | "training" | "trainset"))
+            || name.starts_with("miccai_challenge")
+        {
+            Some(Role::Train)
+        } else {
+            None
+        }
+    })
+}
+
+/// Sorts the sequences and gives those that share a name their release's folder as well.
+fn name_apart(data: &mut Dataset) {
+    let key = |s: &Sequence| (s.role, super::names::natural_key(&s.name));
+    data.sequences.sort_by_cached_key(key);
+    let names: Vec<String> = data.sequences.iter().map(|s| s.name.clone()).collect();
+    let shared = |name: &String| names.iter().filter(|n| *n == name).count() > 1;
+    let mut distinct: Vec<&String> = names.iter().filter(|n| shared(n)).collect();
+    distinct.dedup();
+    for name in distinct {
+        let same = |s: &&Sequence| s.name == *name;
+        let folders = data
+            .sequences
+            .iter()
+            .filter(same)
+            .map(|s| s.folder.clone())
+            .collect();
+        let sequence = name.clone();
+        data.notes.push(Note::Twice { sequence, folders });
+    }
+    let mut renamed: Vec<(String, String)> = Vec::new();
+    for (sequence, name) in data.sequences.iter_mut().zip(&names) {
+        if shared(name) {
+            // The whole way down from the root is the shortest name that is sure to differ.
+            let way = sequence
+                .folder
+                .strip_prefix(&data.root)
+                .unwrap_or(&sequence.folder);
+            sequence.name = way.display().to_string();
+            renamed.push((name.clone(), sequence.name.clone()));
+        }
+    }
+    for repair in &mut data.repairs {
+        // A repair was applied to the sequence whose frame has it.
+        let holds = |s: &&Sequence| s.frames.iter().any(|f| f.label.as_ref() == Some(&repair.path));
+        if renamed.iter().any(|(old, _)| *old == repair.sequence)
+            && let Some(sequence) = data.sequences.iter().find(holds)
+        {
+            repair.sequence = sequence.name.clone();
+        }
+    }
+}
