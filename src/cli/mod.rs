@@ -3,6 +3,7 @@
 mod bench;
 mod convert;
 mod doctor;
+pub mod eval;
 mod inspect;
 mod manual;
 mod phantom;
@@ -35,6 +36,8 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Compare this build with reference tensors.
     Selftest(selftest::Selftest),
+    /// Score a model on labelled sequences.
+    Eval(eval::Eval),
     /// Time the model.
     Bench(bench::Bench),
     /// Make endoscopic scenes with exact labels.
@@ -68,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Convert(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Selftest(command) => command.run(),
+        Command::Eval(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Phantom(command) => run_phantom(&command),
         Command::Doctor(command) => command.run(),
