@@ -325,3 +325,22 @@ fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
     is_ready.recv().context("no way to hear Ctrl-C")?;
     Ok(stop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_have_to_mean_the_same() {
+        let endovis = ClassSet::endovis_2018();
+        assert!(same_classes(&endovis, &endovis.with_safe_colors()).is_ok());
+        let said = |model: &ClassSet| same_classes(model, &endovis).unwrap_err().to_string();
+        let few = ClassSet::numbered(4).unwrap();
+        assert_eq!(said(&few), "the model has 4 classes, the data set 12");
+        let others = ClassSet::numbered(12).unwrap();
+        assert_eq!(
+            said(&others),
+            "class 0 is class-0 in the model and background-tissue in the data set"
+        );
+    }
+}
