@@ -290,11 +290,11 @@ fn each_mask_is_scored_against_its_own_frame() {
                 "{s} {f}"
             );
             if f > 0 && frames.contains(&(f - 1)) {
-                for place in 0..size.area() {
-                    if labels[f][place] == labels[f - 1][place] {
-                        steady += 1;
-                        changed += u64::from(predicted(f)[place] != predicted(f - 1)[place]);
-                    }
+                let pixels = labels[f].iter().zip(&labels[f - 1]);
+                let masks = predicted(f).iter().zip(predicted(f - 1));
+                for ((now, before), (mask, mask_before)) in pixels.zip(masks) {
+                    steady += u64::from(now == before);
+                    changed += u64::from(now == before && mask != mask_before);
                 }
             }
         }

@@ -132,7 +132,7 @@ impl Eval {
     /// The model behind an engine, as the elements open it.
     fn open(&self) -> Result<Offline> {
         let options = OpenOptions {
-            device: self.device.clone(),
+            device: self.device,
             precision: self.precision,
             ..OpenOptions::default()
         };
