@@ -5,6 +5,7 @@ mod convert;
 mod doctor;
 mod inspect;
 mod manual;
+mod memory;
 mod phantom;
 mod run;
 mod selftest;
