@@ -6,7 +6,7 @@
 use crate::error::{Error, Result};
 use std::fs::{File, FileType, Metadata};
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 /// Opens the regular file at `path` for reading; with it its length in bytes.
@@ -28,6 +28,16 @@ pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
     Ok((file, length))
 }
 
+/// Reads the text of a regular file of at most `max_bytes`.
+///
+/// # Errors
+/// As [`open`], and a longer file or one that is not UTF-8.
+pub(crate) fn read_text(path: &Path, max_bytes: u64) -> Result<String> {
+    let (file, length) = open(path)?;
+    let bytes = read(path, file, length, max_bytes)?;
+    String::from_utf8(bytes).map_err(|err| Error::file(path, err.utf8_error()))
+}
+
 /// Reads the `length` bytes of an open `file` from its start.
 ///
 /// # Errors
@@ -47,6 +57,25 @@ pub(crate) fn read(path: &Path, mut file: File, length: u64, max_bytes: u64) -> 
         return Err(Error::file(path, cause));
     }
     Ok(bytes)
+}
+
+/// Whether two paths lead to one file: by device and inode where both are there, hard and symbolic links included; by
+/// folder and name where neither is there yet.
+pub(crate) fn same(a: &Path, b: &Path) -> bool {
+    let identity = |path: &Path| {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    let place = |path: &Path| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new(".")).canonicalize().ok()?;
+        Some((folder, path.file_name()?.to_owned()))
+    };
+    match (identity(a), identity(b)) {
+        (Some(a), Some(b)) => a == b,
+        (None, None) => a == b || place(a).is_some_and(|a| Some(a) == place(b)),
+        _ => false,
+    }
 }
 
 fn kind(file_type: FileType) -> &'static str {
