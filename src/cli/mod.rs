@@ -7,6 +7,7 @@ mod doctor;
 pub mod eval;
 mod inspect;
 mod manual;
+mod memory;
 mod phantom;
 mod run;
 mod selftest;
