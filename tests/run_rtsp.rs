@@ -123,7 +123,9 @@ impl Recording {
     /// Returns when the muxer has begun to write.
     fn wait_for_output(&mut self, camera: &mut Camera, output: &Path) {
         let deadline = Instant::now() + PATIENCE;
-        while std::fs::metadata(output).map_or(0, |m| m.len()) == 0 {
+        // It is written beside its place until it is whole.
+        let part = output.with_extension("mp4.part");
+        while std::fs::metadata(&part).map_or(0, |m| m.len()) == 0 {
             assert!(Instant::now() < deadline, "nothing was written");
             assert!(self.0.try_wait().unwrap().is_none(), "{}", self.said());
             camera.wait_for(1);

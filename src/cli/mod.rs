@@ -2,6 +2,7 @@
 
 mod bench;
 mod convert;
+mod data;
 mod doctor;
 mod inspect;
 mod manual;
@@ -42,6 +43,8 @@ enum Command {
     Train(train::Train),
     /// Make endoscopic scenes with exact labels.
     Phantom(phantom::Args),
+    /// Look at data sets: what they hold and what is odd about them.
+    Data(data::Data),
     /// Say what this machine has, what is missing, and the cure.
     Doctor(doctor::Doctor),
     /// Print completions for a shell.
@@ -74,6 +77,7 @@ pub fn main() -> ExitCode {
         Command::Bench(command) => command.run(),
         Command::Train(command) => command.run(),
         Command::Phantom(command) => run_phantom(&command),
+        Command::Data(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Completions(command) => command.run(Arguments::command()),
         Command::Man(command) => command.run(Arguments::command()),

@@ -7,6 +7,7 @@ use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Element descriptions that encode and mux, for the suffix of `path`; the first whose encoder is installed.
 ///
@@ -45,12 +46,31 @@ pub(super) fn encoder(path: &Path) -> Result<String> {
     Ok(format!("{codec} ! {muxer}"))
 }
 
+/// `even` is set by [`even_sides`]: an H.264 picture whose colours are halved has even sides.
 const X264: (&str, &str) = (
     "x264enc",
-    "x264enc speed-preset=veryfast quantizer=20 pass=quant ! h264parse",
+    "videobox name=even ! x264enc speed-preset=veryfast quantizer=20 pass=quant",
 );
 const OPENH264: (&str, &str) = ("openh264enc", "openh264enc ! h264parse");
 const VP8: (&str, &str) = ("vp8enc", "vp8enc deadline=1 target-bitrate=8000000");
+
+/// Lets a pipeline with an [`encoder`] take pictures of odd sides: they get a black column or row on the far side.
+pub(super) fn even_sides(pipeline: &gst::Pipeline) {
+    let Some(pad) = pipeline.by_name("even").and_then(|even| even.static_pad("sink")) else {
+        return; // This encoder takes any side.
+    };
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, |pad, info| {
+        if let Some(event) = info.event()
+            && let gst::EventView::Caps(caps) = event.view()
+            && let Ok(video) = gst_video::VideoInfo::from_caps(caps.caps())
+            && let Some(even) = pad.parent_element()
+        {
+            even.set_property("right", -((video.width() % 2) as i32));
+            even.set_property("bottom", -((video.height() % 2) as i32));
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
 
 /// Writes frames, `[height, width, 3]` RGB each, as a video of `rate` frames a second.
 ///
@@ -83,6 +103,7 @@ pub(super) fn write(
         .by_name("out")
         .context("filesink")?
         .set_property("location", path);
+    even_sides(&pipeline);
     let _stop = Stop(pipeline.clone());
     pipeline
         .set_state(gst::State::Playing)
@@ -226,6 +247,7 @@ pub(super) fn contact_sheet(
             }
         }
         index += 1;
+        true
     })?;
     let first = kept
         .first()
@@ -241,11 +263,47 @@ pub(super) fn contact_sheet(
     sheet.save(picture).with_context(|| picture.display().to_string())
 }
 
-/// Decodes a video and shows every frame to `see`.
-fn each_frame(video: &Path, see: &mut dyn FnMut(&image::RgbImage)) -> Result<()> {
+/// Whether at least one frame of a video can be decoded.
+pub(super) fn is_playable(video: &Path) -> bool {
+    let mut frames = 0;
+    // Why it is not is of no interest here.
+    let _ = each_frame(video, &mut |_| {
+        frames += 1;
+        false
+    });
+    frames > 0
+}
+
+/// Whether the elements of `reader` have stopped reading: they have streaming tasks, and all of them pause.
+///
+/// A source pauses its task at its end and on an error, and says which on the bus. decodebin however swallows what
+/// an element says while it is being plugged in, and a broken file's demuxer may fail within that time.
+pub(super) fn has_stopped(reader: &[gst::Element]) -> bool {
+    let mut paused = 0;
+    for element in reader {
+        let inner = element
+            .downcast_ref::<gst::Bin>()
+            .map(|bin| bin.iterate_recurse().into_iter().flatten().collect())
+            .unwrap_or_else(|| vec![element.clone()]);
+        for pad in inner.iter().flat_map(|element| element.pads()) {
+            match pad.task_state() {
+                gst::TaskState::Started => return false,
+                gst::TaskState::Paused => paused += 1,
+                _ => {}
+            }
+        }
+    }
+    paused > 0
+}
+
+/// Longest wait for an error or an end to be announced after an input has stopped without a frame.
+pub(super) const SILENCE: Duration = Duration::from_secs(2);
+
+/// Decodes a video and shows frames to `see` until it has seen enough and says false.
+fn each_frame(video: &Path, see: &mut dyn FnMut(&image::RgbImage) -> bool) -> Result<()> {
     gst::init()?;
     let pipeline = gst::parse::launch(
-        "filesrc name=in ! decodebin ! videoconvert ! video/x-raw,format=RGB ! appsink name=out sync=false max-buffers=2",
+        "filesrc name=in ! decodebin name=decoder ! videoconvert ! video/x-raw,format=RGB ! appsink name=out sync=false max-buffers=2",
     )?;
     let pipeline = pipeline
         .downcast::<gst::Pipeline>()
@@ -262,7 +320,25 @@ fn each_frame(video: &Path, see: &mut dyn FnMut(&image::RgbImage)) -> Result<()>
     pipeline
         .set_state(gst::State::Playing)
         .with_context(|| video.display().to_string())?;
-    while let Ok(sample) = sink.pull_sample() {
+    let bus = pipeline.bus().context("a pipeline has a bus")?;
+    let reader: Vec<gst::Element> = pipeline.by_name("decoder").into_iter().collect();
+    let (mut seen, mut last) = (false, Instant::now());
+    loop {
+        let Some(sample) = sink.try_pull_sample(gst::ClockTime::from_mseconds(100)) else {
+            if let Some(message) = bus.pop_filtered(&[gst::MessageType::Error])
+                && let gst::MessageView::Error(error) = message.view()
+            {
+                return Err(anyhow!(describe(error)).context(video.display().to_string()));
+            }
+            if sink.is_eos() {
+                return Ok(());
+            }
+            if !seen && has_stopped(&reader) && last.elapsed() >= SILENCE {
+                bail!("{}: GStreamer finds no video in it", video.display());
+            }
+            continue;
+        };
+        (seen, last) = (true, Instant::now());
         let info = gst_video::VideoInfo::from_caps(sample.caps().context("a sample has caps")?)?;
         let buffer = sample.buffer().context("a sample has a buffer")?;
         let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &info)?;
@@ -273,17 +349,44 @@ fn each_frame(video: &Path, see: &mut dyn FnMut(&image::RgbImage)) -> Result<()>
             rgb.extend_from_slice(line.get(..row).context("a row is as long as its stride")?);
         }
         let picture = image::RgbImage::from_raw(info.width(), info.height(), rgb).context("a whole frame")?;
-        see(&picture);
+        if !see(&picture) {
+            return Ok(());
+        }
     }
-    let bus = pipeline.bus().context("a pipeline has a bus")?;
-    match bus.timed_pop_filtered(
-        gst::ClockTime::SECOND,
-        &[gst::MessageType::Error, gst::MessageType::Eos],
-    ) {
-        Some(message) => match message.view() {
-            gst::MessageView::Error(error) => Err(anyhow!(describe(error))),
-            _ => Ok(()),
-        },
-        None => Ok(()),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_at_its_end_has_stopped() {
+        gst::init().unwrap();
+        let play = |description: &str| {
+            let bin = gst::parse::bin_from_description(description, false).unwrap();
+            let pipeline = gst::Pipeline::new();
+            pipeline.add(&bin).unwrap();
+            pipeline.set_state(gst::State::Playing).unwrap();
+            (pipeline, bin)
+        };
+        let (endless, bin) = play("fakesrc ! fakesink");
+        endless.state(gst::ClockTime::from_seconds(10)).0.unwrap();
+        assert!(!has_stopped(&[bin.clone().upcast()]));
+        endless.set_state(gst::State::Null).unwrap();
+        assert!(
+            !has_stopped(&[bin.clone().upcast()]),
+            "nothing that could have stopped"
+        );
+        let (ended, bin) = play("fakesrc num-buffers=3 ! fakesink");
+        let bus = ended.bus().unwrap();
+        bus.timed_pop_filtered(gst::ClockTime::from_seconds(10), &[gst::MessageType::Eos])
+            .unwrap();
+        // The task pauses right after it has sent the end.
+        let patience = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !has_stopped(&[bin.clone().upcast()]) && std::time::Instant::now() < patience {
+            std::thread::yield_now();
+        }
+        assert!(has_stopped(&[bin.clone().upcast()]));
+        ended.set_state(gst::State::Null).unwrap();
     }
 }

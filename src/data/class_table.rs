@@ -5,7 +5,7 @@
 //! release, so the classes of a data set are the union of its tables. A table whose colours are all EndoVis' own
 //! means the twelve classes of [`ClassSet::endovis_2018`] in their fixed order, whatever ids it states.
 
-use super::dataset::Note;
+use super::note::Note;
 use crate::error::{Error, Result};
 use crate::labels::{Class, ClassSet, MAX_CLASSES};
 use serde::Deserialize;

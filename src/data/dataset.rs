@@ -17,6 +17,7 @@
 use super::endovis17::{self, MaskFolder};
 use super::endovis18;
 use super::layout::{GRADED, LEFT, Layout, lower_name};
+use super::note::{Note, add_sidecars};
 use super::palette::{Palette, Tally};
 use super::picture;
 use super::split::Split;
@@ -31,11 +32,12 @@ use std::sync::Arc;
 
 /// The layout that was recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// EndoVis 2018 scene segmentation: one label picture in colours for a frame.
+    #[serde(rename = "endovis-2018")]
     EndoVis2018,
     /// EndoVis 2017 instrument segmentation: one mask for each instrument.
+    #[serde(rename = "endovis-2017")]
     EndoVis2017,
 }
 
@@ -114,103 +116,6 @@ pub struct Repair {
     pub frame: String,
     /// The corrected label.
     pub path: PathBuf,
-}
-
-/// Something odd about a folder that does not keep it from being used.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-#[serde(tag = "what", rename_all = "kebab-case")]
-pub enum Note {
-    /// A tree of macOS' shadow files, skipped.
-    Macosx {
-        /// Its folder.
-        path: PathBuf,
-    },
-    /// `._*` files beside real ones, skipped.
-    Sidecars {
-        /// How many.
-        files: usize,
-    },
-    /// A frame of a labelled sequence without a label, or without one of its masks; it counts as not labelled.
-    MissingLabel {
-        /// Name of the sequence.
-        sequence: String,
-        /// Name of the frame.
-        frame: String,
-        /// The file that is missing.
-        path: PathBuf,
-    },
-    /// A label whose frame is missing; it is not used.
-    MissingFrame {
-        /// Name of the sequence.
-        sequence: String,
-        /// The label.
-        path: PathBuf,
-    },
-    /// A corrected label that belongs to no frame of the training sequences here.
-    UnusedRepair {
-        /// The corrected label.
-        path: PathBuf,
-    },
-    /// A `labels.json` or mapping that differs from the challenge's own list.
-    ClassTable {
-        /// The file.
-        path: PathBuf,
-        /// How it differs.
-        text: String,
-    },
-    /// The same sequence of the same release more than once; all are kept, under names that tell them apart.
-    Twice {
-        /// The name they would share.
-        sequence: String,
-        /// Their folders.
-        folders: Vec<PathBuf>,
-    },
-    /// A sequence whose `left_frames` has no pictures; it is left out.
-    Empty {
-        /// Its folder.
-        path: PathBuf,
-    },
-    /// Labels whose sequence is not here.
-    UnusedLabels {
-        /// Their folder.
-        path: PathBuf,
-    },
-}
-
-impl fmt::Display for Note {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Note::Macosx { path } => write!(f, "{}: shadow files of macOS, skipped", path.display()),
-            Note::Sidecars { files } => write!(f, "{files} ._* files, skipped"),
-            Note::MissingLabel {
-                sequence,
-                frame,
-                path,
-            } => {
-                write!(f, "{sequence} {frame}: no label, {} is missing", path.display())
-            }
-            Note::MissingFrame { sequence, path } => {
-                write!(f, "{sequence}: {} has no frame, not used", path.display())
-            }
-            Note::UnusedRepair { path } => {
-                write!(f, "{}: corrects no frame of this data set", path.display())
-            }
-            Note::ClassTable { path, text } => write!(f, "{}: {text}", path.display()),
-            Note::Twice { sequence, folders } => {
-                let folders: Vec<_> = folders.iter().map(|p| p.display().to_string()).collect();
-                write!(
-                    f,
-                    "{sequence} is here {} times: {}",
-                    folders.len(),
-                    folders.join(", ")
-                )
-            }
-            Note::Empty { path } => write!(f, "{}: {LEFT} has no pictures, left out", path.display()),
-            Note::UnusedLabels { path } => {
-                write!(f, "{}: labels of a sequence that is not here", path.display())
-            }
-        }
-    }
 }
 
 /// How the files of a sequence become class ids.
@@ -410,6 +315,7 @@ impl Dataset {
         );
         add_sidecars(&mut data.notes, layout.sidecars);
         name_apart(&mut data);
+        data.repairs = repairs(&data.sequences);
         Ok(data)
     }
 
@@ -431,19 +337,6 @@ impl Dataset {
 fn is_2017(folder: &Path) -> bool {
     let masks = ["ground_truth", "gt"].iter().chain(&GRADED);
     lower_name(folder).starts_with("instrument_dataset") || masks.into_iter().any(|m| folder.join(m).is_dir())
-}
-
-/// Counts `files` shadow files into the note about them.
-pub(super) fn add_sidecars(notes: &mut Vec<Note>, files: usize) {
-    for note in notes.iter_mut() {
-        if let Note::Sidecars { files: known } = note {
-            *known += files;
-            return;
-        }
-    }
-    if files > 0 {
-        notes.push(Note::Sidecars { files });
-    }
 }
 
 /// The folder's own name, also where it was given as `.` or ends in `..`.
@@ -503,7 +396,6 @@ fn name_apart(data: &mut Dataset) {
         let sequence = name.clone();
         data.notes.push(Note::Twice { sequence, folders });
     }
-    let mut renamed: Vec<(String, String)> = Vec::new();
     for (sequence, name) in data.sequences.iter_mut().zip(&names) {
         if shared(name) {
             // The whole way down from the root is the shortest name that is sure to differ.
@@ -512,16 +404,22 @@ fn name_apart(data: &mut Dataset) {
                 .strip_prefix(&data.root)
                 .unwrap_or(&sequence.folder);
             sequence.name = way.display().to_string();
-            renamed.push((name.clone(), sequence.name.clone()));
         }
     }
-    for repair in &mut data.repairs {
-        // A repair was applied to the sequence whose frame has it.
-        let holds = |s: &&Sequence| s.frames.iter().any(|f| f.label.as_ref() == Some(&repair.path));
-        if renamed.iter().any(|(old, _)| *old == repair.sequence)
-            && let Some(sequence) = data.sequences.iter().find(holds)
-        {
-            repair.sequence = sequence.name.clone();
-        }
-    }
+}
+
+/// Corrected labels in the order of their frames.
+fn repairs(sequences: &[Sequence]) -> Vec<Repair> {
+    let of = |sequence: &Sequence| -> Vec<Repair> {
+        let repaired = sequence.frames.iter().filter(|f| f.repaired);
+        let repair = |frame: &Frame| {
+            Some(Repair {
+                sequence: sequence.name.clone(),
+                frame: frame.name.clone(),
+                path: frame.label.clone()?,
+            })
+        };
+        repaired.filter_map(repair).collect()
+    };
+    sequences.iter().flat_map(of).collect()
 }

@@ -15,11 +15,10 @@
 //! [`TEST_FRAMES`] frames is a test sequence, since training sequences have 149.
 
 use super::class_table;
-use super::dataset::{
-    Dataset, Frame, Kind, Note, Reader, Repair, Role, Sequence, add_sidecars, own_name, role_by_folder,
-};
+use super::dataset::{Dataset, Frame, Kind, Reader, Role, Sequence, own_name, role_by_folder};
 use super::layout::{LEFT, Layout};
 use super::names::{number_after, trailing_number};
+use super::note::{Note, add_sidecars};
 use super::palette::Palette;
 use super::picture;
 use crate::error::Result;
@@ -149,11 +148,6 @@ fn repair(root: &Path, path: &Path, data: &mut Dataset) {
                 frame.label = Some(path.to_owned());
                 frame.repaired = true;
                 used = true;
-                data.repairs.push(Repair {
-                    sequence: sequence.name.clone(),
-                    frame: frame.name.clone(),
-                    path: path.to_owned(),
-                });
             }
         }
     }

@@ -8,16 +8,24 @@
 //! * [`check`]: everything that is odd about a folder, in one report.
 //! * [`phantom`]: generated scenes with exact labels.
 
+pub mod check;
 pub mod class_table;
+pub mod clips;
 pub mod dataset;
 pub mod endovis17;
 pub mod endovis18;
 pub mod layout;
+pub mod loader;
+mod mappings;
 pub mod names;
+pub mod note;
 pub mod palette;
 pub mod phantom;
 pub mod picture;
 pub mod split;
 
-pub use dataset::{Dataset, DatasetConfig, Frame, Kind, Labels, Note, Repair, Role, Sequence, Task2017};
+pub use clips::{Clip, ClipConfig, ClipFrame, ClipPlace, Ends};
+pub use dataset::{Dataset, DatasetConfig, Frame, Kind, Labels, Repair, Role, Sequence, Task2017};
+pub use loader::{Loader, LoaderConfig};
+pub use note::Note;
 pub use split::{Part, Split};

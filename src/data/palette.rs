@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 pub const MAX_COLOR_DISTANCE: u8 = 5;
 
 /// Most different odd colours that a [`Tally`] keeps apart; pixels of further ones are only counted.
-pub const MAX_ODD_COLORS: usize = 4096;
+pub const MAX_ODD_COLORS: usize = 512;
 
 /// A colour that is no class's, and what was made of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]

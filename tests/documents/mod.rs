@@ -191,6 +191,5 @@ fn play(description: &str) -> usize {
         Some(gst::MessageView::Error(e)) => panic!("{description}: {} {:?}", e.error(), e.debug()),
         _ => panic!("{description}: it does not end"),
     }
-    let count = *count.lock().unwrap();
-    count
+    *count.lock().unwrap()
 }

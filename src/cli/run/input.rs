@@ -23,6 +23,9 @@ pub(super) enum Input {
     Description(String),
 }
 
+/// Name of the message that says why a folder of pictures ends early.
+pub(super) const BROKEN: &str = "masam-broken-input";
+
 impl Input {
     /// Tells what `word` means: what exists on disk first, then addresses, then descriptions.
     ///
@@ -49,12 +52,12 @@ impl Input {
                 false => Self::File(path.to_owned()),
             });
         }
-        if word.contains("://") {
-            return Ok(Self::Address(word.into()));
-        }
         let first = word.split_whitespace().next().unwrap_or_default();
         if !first.contains(['/', '.']) && gst::ElementFactory::find(first).is_some() {
             return Ok(Self::Description(word.into()));
+        }
+        if word.contains("://") {
+            return Ok(Self::Address(word.into()));
         }
         bail!("{word}: no such file, folder or device, and no GStreamer element of that name")
     }
@@ -67,10 +70,14 @@ impl Input {
     /// The elements that read it, the last one unlinked.
     pub(super) fn elements(&self) -> String {
         match self {
-            Self::File(_) => "filesrc name=source ! decodebin name=decoder".into(),
+            Self::File(_) => {
+                "filesrc name=source ! decodebin ! videoconvert ! videoflip video-direction=auto".into()
+            }
             Self::Pictures(_) => "appsrc name=source format=time block=true max-buffers=2".into(),
-            Self::Camera(_) => "v4l2src name=source ! decodebin name=decoder".into(),
-            Self::Address(_) => "uridecodebin name=source".into(),
+            Self::Camera(_) => "v4l2src name=source ! decodebin".into(),
+            Self::Address(_) => {
+                "uridecodebin name=source ! videoconvert ! videoflip video-direction=auto".into()
+            }
             Self::Description(text) => text.clone(),
         }
     }
@@ -121,7 +128,12 @@ impl Input {
     /// The name that frame `index` gets in a folder of masks: its picture's, or a number.
     pub(super) fn frame_name(&self, index: usize) -> String {
         let own = match self {
-            Self::Pictures(paths) => paths.get(index).and_then(|p| p.file_stem()),
+            // Two pictures may differ in their suffix alone.
+            Self::Pictures(paths) => paths.get(index).and_then(|path| {
+                let stem = path.file_stem();
+                let twins = paths.iter().filter(|other| other.file_stem() == stem).count();
+                if twins > 1 { path.file_name() } else { stem }
+            }),
             _ => None,
         };
         own.map_or_else(
@@ -129,24 +141,6 @@ impl Input {
             |stem| stem.to_string_lossy().into_owned(),
         )
     }
-}
-
-/// Whether `reader` has stopped reading: it has streaming tasks, and all of them pause.
-///
-/// A source pauses its task at its end and on an error, and says which on the bus. decodebin however swallows what
-/// an element says while it is being plugged in, and a broken file's demuxer may fail within that time.
-pub(super) fn has_stopped(reader: &gst::Bin) -> bool {
-    let mut paused = 0;
-    for element in reader.iterate_recurse().into_iter().flatten() {
-        for pad in element.pads() {
-            match pad.task_state() {
-                gst::TaskState::Started => return false,
-                gst::TaskState::Paused => paused += 1,
-                _ => {}
-            }
-        }
-    }
-    paused > 0
 }
 
 /// Decodes pictures one after the other and hands them on; a picture that cannot be read ends the stream with an
@@ -158,7 +152,11 @@ fn feed(source: &gst_app::AppSrc, paths: &[PathBuf], rate: gst::Fraction) {
             Ok(true) => {}
             Ok(false) => return, // The pipeline is going down; the reason is on its bus.
             Err(error) => {
-                gst::element_error!(source, gst::ResourceError::Read, ["{error:#}"]);
+                // No error message, which would overtake the pictures that are still on their way.
+                let broken = gst::Structure::builder(BROKEN)
+                    .field("cause", format!("{error:#}"))
+                    .build();
+                let _ = source.post_message(gst::message::Application::new(broken)); // no bus: going down
                 break;
             }
         }
@@ -192,31 +190,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_at_its_end_has_stopped() {
-        gst::init().unwrap();
-        let play = |description: &str| {
-            let bin = gst::parse::bin_from_description(description, false).unwrap();
-            let pipeline = gst::Pipeline::new();
-            pipeline.add(&bin).unwrap();
-            pipeline.set_state(gst::State::Playing).unwrap();
-            (pipeline, bin)
-        };
-        let (endless, bin) = play("fakesrc ! fakesink");
-        endless.state(gst::ClockTime::from_seconds(10)).0.unwrap();
-        assert!(!has_stopped(&bin));
-        endless.set_state(gst::State::Null).unwrap();
-        assert!(!has_stopped(&bin), "nothing that could have stopped");
-        let (ended, bin) = play("fakesrc num-buffers=3 ! fakesink");
-        let bus = ended.bus().unwrap();
-        bus.timed_pop_filtered(gst::ClockTime::from_seconds(10), &[gst::MessageType::Eos])
-            .unwrap();
-        // The task pauses right after it has sent the end.
-        let patience = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while !has_stopped(&bin) && std::time::Instant::now() < patience {
-            std::thread::yield_now();
-        }
-        assert!(has_stopped(&bin));
-        ended.set_state(gst::State::Null).unwrap();
     }
 
     #[test]
@@ -245,6 +218,13 @@ mod tests {
             Input::parse("fakesrc num-buffers=3 ! identity").unwrap(),
             Input::Description(_)
         ));
+        let description = "uridecodebin uri=file:///a.mp4 ! identity";
+        assert!(matches!(
+            Input::parse(description).unwrap(),
+            Input::Description(_)
+        ));
+        let twins = Input::Pictures(["a.png", "a.jpg", "b.png"].map(PathBuf::from).into());
+        assert_eq!([0, 1, 2].map(|i| twins.frame_name(i)), ["a.png", "a.jpg", "b"]);
         assert!(Input::parse("absent.mp4").is_err());
     }
 }

@@ -4,23 +4,25 @@
 //! input ! videoconvert ! masaminfer ! masamoverlay ! videoconvert ! encoder ! muxer ! filesink
 //!                                   \ masammask ! PNG files
 //! ```
-//! An error behind the first frame ends the output properly: what came before it is a playable file, and the error
-//! is reported with exit code 1. So does Ctrl-C, with exit code 0.
+//! A video is written beside its place and moved there when it can be played, so that a run that fails leaves what
+//! was there before. An error behind the first frame ends the output properly: what came before it is a playable
+//! file, and the error is reported with exit code 1. So do Ctrl-C, SIGTERM and SIGHUP, with exit code 0.
 
 mod counts;
 mod input;
 mod output;
+mod play;
 
-use super::video::{Stop, contact_sheet, describe, describe_warning};
+use super::video::{Stop, contact_sheet, even_sides};
 use crate::prompt::FramePrompt;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use counts::{Frames, MaskCounts, is_refusal};
+use counts::{Frames, MaskCounts};
 use gstreamer as gst;
 use gstreamer::prelude::*;
-use indicatif::{ProgressBar, ProgressStyle};
-use input::{Input, has_stopped};
+use input::Input;
 use output::{Masks, Output};
+use play::{Played, Player};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
@@ -80,11 +82,6 @@ pub struct Run {
     contact_sheet: Option<PathBuf>,
 }
 
-/// Longest wait for the muxer to finish a file after an error or Ctrl-C.
-const FINISH: Duration = Duration::from_secs(20);
-/// Longest wait for an error or an end to be announced after an input has stopped without a frame.
-const SILENCE: Duration = Duration::from_secs(2);
-
 impl Run {
     pub(super) fn run(self) -> Result<ExitCode> {
         gst::init().context("GStreamer")?;
@@ -93,14 +90,19 @@ impl Run {
         let input = Input::parse(&self.input)?;
         let output = Output::parse(self.output.as_deref(), self.masks)?;
         let tail = output.elements()?;
-        if let (Input::File(from), Output::Video(to)) = (&input, &output)
-            && to.exists()
-            && std::fs::canonicalize(from)? == std::fs::canonicalize(to)?
-        {
-            bail!("{}: input and output are the same file", from.display());
-        }
-        if self.contact_sheet.is_some() && !matches!(output, Output::Video(_)) {
-            bail!("--contact-sheet needs a video to write: -o FILE.mp4");
+        if let Some(sheet) = &self.contact_sheet {
+            if !matches!(output, Output::Video(_)) {
+                bail!("--contact-sheet needs a video to write: -o FILE.mp4");
+            }
+            if !matches!(
+                image::ImageFormat::from_path(sheet),
+                Ok(image::ImageFormat::Png | image::ImageFormat::Jpeg)
+            ) {
+                bail!(
+                    "--contact-sheet {}: a picture's name ends in .png, .jpg or .jpeg",
+                    sheet.display()
+                );
+            }
         }
         let rate = fraction(&self.fps)?;
         let prompt: FramePrompt = self.prompt.join(" ").parse()?;
@@ -113,43 +115,53 @@ impl Run {
         }
         let pipeline = self.pipeline(&input, &tail, &prompt)?;
         input.connect(&pipeline, rate)?;
+        output.check_against(&pipeline)?;
         let named = input.clone();
         output.connect(&pipeline, move |index| named.frame_name(index))?;
         let frames = Frames::of(&pipeline)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
+        even_sides(&pipeline);
         let started = Instant::now();
-        let outcome = runtime.block_on(play(&pipeline, &frames, input.frames()));
+        let player = Player::new(&pipeline, &frames, input.frames())?;
+        let Played { outcome, finished } = runtime.block_on(player.play());
         let masks = MaskCounts::of(&pipeline);
-        drop(Stop(pipeline));
+        stop(pipeline);
         let (read, written) = (
             frames.read.load(Ordering::Relaxed),
             frames.written.load(Ordering::Relaxed),
         );
+        let kept = written > 0 && output.keep(finished)?;
         let seconds = started.elapsed().as_secs_f64();
         let speed = written as f64 / seconds.max(1e-9);
         eprintln!(
             "{read} frames in, {written} out, {} with masks, {seconds:.1} s, {speed:.1} frames/s: {}",
             masks.frames,
-            output.describe()
+            if kept {
+                output.describe()
+            } else {
+                "nothing was kept".into()
+            }
         );
         if masks.frames == 0 && written > 0 {
             eprintln!("masam: {}", masks.why_none());
         }
-        if written == 0 {
-            if let Output::Video(path) = &output {
-                // An empty file helps nobody; there may be none.
-                let _ = std::fs::remove_file(path);
+        if !kept {
+            output.discard();
+            outcome.with_context(|| format!("{} to {}", self.input, output.describe()))?;
+            match written {
+                0 => bail!("{}: no video frames", self.input),
+                _ => bail!("{}: what was written cannot be played", output.describe()),
             }
-            outcome.with_context(|| self.input.clone())?;
-            bail!("{}: no video frames", self.input);
         }
-        if let (Some(picture), Output::Video(video)) = (&self.contact_sheet, &output) {
-            contact_sheet(video, picture, 4, 3, 480)?;
-            eprintln!("{}", picture.display());
-        }
-        outcome.map(|()| ExitCode::SUCCESS)
+        let sheet = match (&self.contact_sheet, &output) {
+            (Some(picture), Output::Video(video)) => {
+                contact_sheet(video, picture, 4, 3, 480).map(|()| eprintln!("{}", picture.display()))
+            }
+            _ => Ok(()),
+        };
+        outcome.and(sheet).map(|()| ExitCode::SUCCESS)
     }
 
     fn pipeline(&self, input: &Input, tail: &str, prompt: &FramePrompt) -> Result<gst::Pipeline> {
@@ -176,6 +188,24 @@ impl Run {
         Ok(pipeline)
     }
 }
+
+/// Takes the pipeline down, and goes on without it where an element cannot be stopped: one that reads from a pipe
+/// into which nobody writes.
+fn stop(pipeline: gst::Pipeline) {
+    let (stopped, end) = std::sync::mpsc::channel();
+    let stopping = std::thread::Builder::new()
+        .name("masam-stop".into())
+        .spawn(move || {
+            drop(Stop(pipeline));
+            let _ = stopped.send(()); // nobody waits any more
+        });
+    if stopping.is_ok() && end.recv_timeout(STOP).is_err() {
+        tracing::warn!("an element does not stop");
+    }
+}
+
+/// Longest wait for a pipeline to stop.
+const STOP: Duration = Duration::from_secs(10);
 
 /// Reads `25` or `30000/1001`.
 fn fraction(text: &str) -> Result<gst::Fraction> {
@@ -220,118 +250,4 @@ fn in_range(spec: &gst::glib::ParamSpec, value: &gst::glib::Value) -> bool {
         (Some(bounds), Ok(number)) => (bounds.minimum()..=bounds.maximum()).contains(&number),
         _ => true,
     }
-}
-
-/// Plays to the end, to an error or to Ctrl-C; in each case the file is finished.
-async fn play(pipeline: &gst::Pipeline, frames: &Frames, all: Option<u64>) -> Result<()> {
-    let bus = pipeline.bus().context("a pipeline has a bus")?;
-    let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(
-        "{bar:32} {percent:>3} % {msg}, {eta} left",
-    )?);
-    if let Err(error) = pipeline.set_state(gst::State::Playing) {
-        let first = bus.pop_filtered(&[gst::MessageType::Error]);
-        return match first.as_ref().map(|m| m.view()) {
-            Some(gst::MessageView::Error(e)) => Err(anyhow!(describe(e))),
-            _ => Err(error.into()),
-        };
-    }
-    let started = Instant::now();
-    let mut outcome = Ok(());
-    // None while playing; afterwards until when the muxer may take to finish.
-    let mut finishing: Option<Instant> = None;
-    let mut tick = tokio::time::interval(Duration::from_millis(50));
-    let reader = ["decoder", "source"]
-        .iter()
-        .find_map(|name| pipeline.by_name(name)?.downcast::<gst::Bin>().ok());
-    // Since when nothing is read any more, as long as nothing has been read at all.
-    let mut stopped: Option<Instant> = None;
-    loop {
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {
-                say(&bar, "finishing the file; Ctrl-C again to give up");
-                if finishing.replace(Instant::now() + FINISH).is_some() {
-                    return outcome;
-                }
-                // Behind the decoder where frames have come: one that is cut off in the middle gives the frames it
-                // has with holes between them, and players then leave out the last.
-                if frames.read.load(Ordering::Relaxed) > 0 {
-                    finish(pipeline)?;
-                } else {
-                    pipeline.send_event(gst::event::Eos::new());
-                }
-            }
-            _ = tick.tick() => {}
-        }
-        while let Some(message) = bus.pop() {
-            let trouble = match message.view() {
-                gst::MessageView::Eos(_) => {
-                    bar.finish_and_clear();
-                    return outcome;
-                }
-                gst::MessageView::Error(error) => anyhow!(describe(error)),
-                gst::MessageView::Warning(warning) if is_refusal(&message) => anyhow!("{}", warning.error()),
-                gst::MessageView::Warning(warning) => {
-                    say(&bar, &format!("masam: {}", describe_warning(warning)));
-                    continue;
-                }
-                _ => continue,
-            };
-            if outcome.is_ok() {
-                outcome = Err(trouble);
-            }
-            if frames.written.load(Ordering::Relaxed) == 0 {
-                return outcome;
-            }
-            if finishing.is_none() {
-                finishing = Some(Instant::now() + FINISH);
-                finish(pipeline)?;
-            }
-        }
-        let silent = frames.read.load(Ordering::Relaxed) == 0 && reader.as_ref().is_some_and(has_stopped);
-        stopped = silent.then(|| stopped.unwrap_or_else(Instant::now));
-        if stopped.is_some_and(|since| since.elapsed() >= SILENCE) {
-            return outcome.and(Err(anyhow!("GStreamer finds no video in it")));
-        }
-        if finishing.is_some_and(|until| Instant::now() >= until) {
-            return outcome.and(Err(anyhow!(
-                "the file could not be finished in {} s",
-                FINISH.as_secs()
-            )));
-        }
-        // By time where the source knows its length, by frames where they are counted, else without an end.
-        match (all, pipeline.query_duration::<gst::ClockTime>()) {
-            (Some(all), _) => {
-                bar.set_length(all);
-                bar.set_position(frames.written.load(Ordering::Relaxed));
-            }
-            (None, duration) => {
-                bar.set_length(duration.map_or(0, gst::ClockTime::nseconds));
-                bar.set_position(frames.position_nanos.load(Ordering::Relaxed));
-            }
-        }
-        let rate = frames.written.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64().max(1e-9);
-        bar.set_message(format!("{rate:.1} frames/s"));
-    }
-}
-
-/// Prints a line above the bar, also where there is no terminal to draw a bar on.
-fn say(bar: &ProgressBar, line: &str) {
-    if bar.is_hidden() {
-        eprintln!("{line}");
-    } else {
-        bar.println(line);
-    }
-}
-
-/// Ends the stream behind the source: the encoder and the muxer get an EOS as if the source had sent it.
-fn finish(pipeline: &gst::Pipeline) -> Result<()> {
-    let pad = pipeline
-        .by_name("infer")
-        .and_then(|e| e.static_pad("sink"))
-        .context("no sink pad of infer")?;
-    // Without waiting: the pad may be busy with its last frame.
-    std::thread::Builder::new()
-        .name("masam-finish".into())
-        .spawn(move || pad.send_event(gst::event::Eos::new()))?;
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! Where `masam run` writes to: a video, a folder of masks, or a window.
 
-use crate::cli::video::encoder;
+use crate::cli::video::{encoder, is_playable};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
 use gstreamer as gst;
@@ -8,6 +8,7 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -48,6 +49,9 @@ impl Output {
         if !folder {
             if masks.is_some() {
                 bail!("--masks fills a folder, {} is no folder", path.display());
+            }
+            if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+                bail!("{}: there is something that is no file", path.display());
             }
             return Ok(Self::Video(path.to_owned()));
         }
@@ -97,7 +101,7 @@ impl Output {
     ) -> Result<()> {
         let sink = pipeline.by_name("sink").context("no element called sink")?;
         match self {
-            Self::Video(path) => sink.set_property("location", path),
+            Self::Video(path) => sink.set_property("location", part_of(path)),
             Self::Window => {}
             Self::Folder(folder, _) => {
                 std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
@@ -133,6 +137,63 @@ impl Output {
         Ok(())
     }
 
+    /// Refuses a video that would take the place of what the pipeline reads.
+    ///
+    /// # Errors
+    /// An element that reads the very file.
+    pub(super) fn check_against(&self, pipeline: &gst::Pipeline) -> Result<()> {
+        let Self::Video(path) = self else { return Ok(()) };
+        let Ok(own) = std::fs::metadata(path) else {
+            return Ok(());
+        };
+        for element in pipeline.iterate_recurse().into_iter().flatten() {
+            let text = |name: &str| {
+                let value = element
+                    .find_property(name)
+                    .map(|_| element.property_value(name))?;
+                value.get::<Option<String>>().ok()?
+            };
+            let from_uri = text("uri").and_then(|uri| gst::glib::filename_from_uri(&uri).ok());
+            let read = text("location")
+                .map(PathBuf::from)
+                .or(from_uri.map(|(path, _)| path));
+            let same = |other: std::fs::Metadata| (other.dev(), other.ino()) == (own.dev(), own.ino());
+            if read
+                .and_then(|read| std::fs::metadata(read).ok())
+                .is_some_and(same)
+            {
+                bail!("{}: input and output are the same file", path.display());
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts what was written in its place, where it is worth it: `finished` says that the muxer came to its end.
+    /// Gives whether it was.
+    ///
+    /// # Errors
+    /// A file that cannot be moved.
+    pub(super) fn keep(&self, finished: bool) -> Result<bool> {
+        let Self::Video(path) = self else { return Ok(true) };
+        let part = part_of(path);
+        // Some containers can be played without their end.
+        if !finished && !is_playable(&part) {
+            return Ok(false);
+        }
+        std::fs::rename(&part, path).with_context(|| path.display().to_string())?;
+        Ok(true)
+    }
+
+    /// Takes away what a run without frames has left.
+    pub(super) fn discard(&self) {
+        // There may be nothing; and a folder that holds something stays.
+        let _ = match self {
+            Self::Video(path) => std::fs::remove_file(part_of(path)),
+            Self::Folder(folder, _) => std::fs::remove_dir(folder),
+            Self::Window => Ok(()),
+        };
+    }
+
     /// The file, folder or window in words.
     pub(super) fn describe(&self) -> String {
         match self {
@@ -140,6 +201,13 @@ impl Output {
             Self::Window => "window".into(),
         }
     }
+}
+
+/// Where a video is written before it is moved to its place.
+fn part_of(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    path.with_file_name(name)
 }
 
 /// Writes a mask as PNG: one channel for class ids, three for colours.

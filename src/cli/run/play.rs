@@ -1,0 +1,220 @@
+//! Playing a pipeline to its end, with a progress bar, and ending it properly whatever comes.
+
+use super::counts::{Frames, is_refusal};
+use super::input::BROKEN;
+use crate::cli::video::{SILENCE, describe, describe_warning, has_stopped};
+use anyhow::{Context, Result, anyhow};
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Longest wait for the muxer to finish a file after an error or a signal.
+const FINISH: Duration = Duration::from_secs(20);
+
+/// How a pipeline came to its end.
+pub(super) struct Played {
+    /// What went wrong first.
+    pub(super) outcome: Result<()>,
+    /// The end of the stream has reached every sink: what was written is whole.
+    pub(super) finished: bool,
+}
+
+/// Plays one pipeline once.
+pub(super) struct Player<'a> {
+    pipeline: &'a gst::Pipeline,
+    bus: gst::Bus,
+    frames: &'a Frames,
+    /// Number of frames, where it is known beforehand.
+    all: Option<u64>,
+    /// Elements before ours.
+    reader: Vec<gst::Element>,
+    bar: ProgressBar,
+    outcome: Result<()>,
+    /// None while playing; afterwards until when the muxer may take to finish.
+    finishing: Option<Instant>,
+}
+
+impl<'a> Player<'a> {
+    /// For a pipeline with our elements in it; `all` frames, where that is known.
+    pub(super) fn new(pipeline: &'a gst::Pipeline, frames: &'a Frames, all: Option<u64>) -> Result<Self> {
+        let infer = pipeline.by_name("infer").context("no element infer")?;
+        let behind = downstream(&infer);
+        let elements = pipeline.iterate_elements().into_iter().flatten();
+        Ok(Self {
+            bus: pipeline.bus().context("a pipeline has a bus")?,
+            reader: elements.filter(|element| !behind.contains(element)).collect(),
+            bar: ProgressBar::new(0).with_style(ProgressStyle::with_template(
+                "{bar:32} {percent:>3} % {msg}, {eta} left",
+            )?),
+            pipeline,
+            frames,
+            all,
+            outcome: Ok(()),
+            finishing: None,
+        })
+    }
+
+    /// Plays to the end, to an error or to a signal; in each case what was written is finished.
+    pub(super) async fn play(mut self) -> Played {
+        let finished = match self.run().await {
+            Ok(finished) => finished,
+            Err(error) => {
+                self.outcome = self.outcome.and(Err(error));
+                false
+            }
+        };
+        self.bar.finish_and_clear();
+        Played {
+            outcome: self.outcome,
+            finished,
+        }
+    }
+
+    /// Whether the end of the stream has reached every sink.
+    async fn run(&mut self) -> Result<bool> {
+        let mut terminated = signal(SignalKind::terminate())?;
+        let mut hung_up = signal(SignalKind::hangup())?;
+        let mut tick = tokio::time::interval(Duration::from_millis(50));
+        if let Err(error) = self.pipeline.set_state(gst::State::Playing) {
+            let first = self.bus.pop_filtered(&[gst::MessageType::Error]);
+            return Err(match first.as_ref().map(|m| m.view()) {
+                Some(gst::MessageView::Error(e)) => anyhow!(describe(e)),
+                _ => error.into(),
+            });
+        }
+        let started = Instant::now();
+        // Since when nothing is read any more, as long as nothing has been read at all.
+        let mut stopped: Option<Instant> = None;
+        loop {
+            let signalled = tokio::select! {
+                _ = tokio::signal::ctrl_c() => true,
+                _ = terminated.recv() => true,
+                _ = hung_up.recv() => true,
+                _ = tick.tick() => false,
+            };
+            if signalled {
+                if self.finishing.is_some() {
+                    return Err(anyhow!("given up"));
+                }
+                self.say("finishing the file; once more to give up");
+                self.finish()?;
+            }
+            if let Some(finished) = self.listen()? {
+                return Ok(finished);
+            }
+            let silent = self.frames.read.load(Ordering::Relaxed) == 0 && has_stopped(&self.reader);
+            stopped = silent.then(|| stopped.unwrap_or_else(Instant::now));
+            if stopped.is_some_and(|since| since.elapsed() >= SILENCE) {
+                return Err(anyhow!("GStreamer finds no video in it"));
+            }
+            if self.finishing.is_some_and(|until| Instant::now() >= until) {
+                return Err(anyhow!("the end did not come through in {} s", FINISH.as_secs()));
+            }
+            self.show(started);
+        }
+    }
+
+    /// Reads the bus; tells whether the end has come, and how.
+    fn listen(&mut self) -> Result<Option<bool>> {
+        while let Some(message) = self.bus.pop() {
+            let trouble = match message.view() {
+                gst::MessageView::Eos(_) => return Ok(Some(true)),
+                gst::MessageView::Error(error) => anyhow!(describe(error)),
+                gst::MessageView::Warning(warning) if is_refusal(&message) => anyhow!("{}", warning.error()),
+                gst::MessageView::Warning(warning) => {
+                    self.say(&format!("masam: {}", describe_warning(warning)));
+                    continue;
+                }
+                gst::MessageView::Application(message) => {
+                    let cause = message.structure().filter(|s| s.name() == BROKEN);
+                    if let Some(cause) = cause.and_then(|s| s.get::<String>("cause").ok())
+                        && self.outcome.is_ok()
+                    {
+                        self.outcome = Err(anyhow!(cause)); // The end of the stream comes behind it by itself.
+                    }
+                    continue;
+                }
+                _ => continue,
+            };
+            if self.outcome.is_ok() {
+                self.outcome = Err(trouble);
+            }
+            if self.frames.written.load(Ordering::Relaxed) == 0 {
+                return Ok(Some(false));
+            }
+            if self.finishing.is_none() {
+                // An error takes back the wish to play of a pipeline that has not begun to; its sinks would wait for
+                // that for ever.
+                let _ = self.pipeline.set_state(gst::State::Playing); // fails again where it failed before
+                self.finish()?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Ends the stream: behind the input where frames have come, because a decoder that is cut off gives the frames
+    /// it has with holes between them, and players then leave out the last; from the source where none have.
+    fn finish(&mut self) -> Result<()> {
+        self.finishing = Some(Instant::now() + FINISH);
+        let infer = self.pipeline.by_name("infer").context("no element infer")?;
+        let pad = infer.static_pad("sink").context("no sink pad of infer")?;
+        let (pipeline, begun) = (
+            self.pipeline.clone(),
+            self.frames.read.load(Ordering::Relaxed) > 0,
+        );
+        // Without waiting: the pad may be busy with its last frame, the source with reading.
+        std::thread::Builder::new()
+            .name("masam-finish".into())
+            .spawn(move || match begun {
+                true => pad.send_event(gst::event::Eos::new()),
+                false => pipeline.send_event(gst::event::Eos::new()),
+            })?;
+        Ok(())
+    }
+
+    /// By time where the source knows its length, by frames where they are counted, else without an end.
+    fn show(&self, started: Instant) {
+        let Self { bar, frames, .. } = self;
+        let written = frames.written.load(Ordering::Relaxed);
+        match (self.all, self.pipeline.query_duration::<gst::ClockTime>()) {
+            (Some(all), _) => {
+                bar.set_length(all);
+                bar.set_position(written);
+            }
+            (None, duration) => {
+                bar.set_length(duration.map_or(0, gst::ClockTime::nseconds));
+                bar.set_position(frames.position_nanos.load(Ordering::Relaxed));
+            }
+        }
+        let rate = written as f64 / started.elapsed().as_secs_f64().max(1e-9);
+        bar.set_message(format!("{rate:.1} frames/s"));
+    }
+
+    /// Prints a line above the bar, also where there is no terminal to draw a bar on.
+    fn say(&self, line: &str) {
+        if self.bar.is_hidden() {
+            eprintln!("{line}");
+        } else {
+            self.bar.println(line);
+        }
+    }
+}
+
+/// An element and all behind it.
+fn downstream(first: &gst::Element) -> Vec<gst::Element> {
+    let mut found = vec![first.clone()];
+    let mut next = 0;
+    while let Some(element) = found.get(next).cloned() {
+        next += 1;
+        for pad in element.src_pads() {
+            let peer = pad.peer().and_then(|peer| peer.parent_element());
+            if let Some(peer) = peer.filter(|peer| !found.contains(peer)) {
+                found.push(peer);
+            }
+        }
+    }
+    found
+}
