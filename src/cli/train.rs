@@ -98,6 +98,8 @@ impl Train {
         };
         let mut loss = Smooth::default();
         let mut scored = None;
+        // The bar's own lines are lost where there is no terminal.
+        let say = |line: String| bar.suspend(|| eprintln!("{line}"));
         while trainer.progress().step < steps && !stopped.load(Ordering::Relaxed) && in_time() {
             let parts = (0..config.clips.accumulate)
                 .map(|_| batches.next())
@@ -122,18 +124,21 @@ impl Train {
                 scored = Some((done, score));
                 log.validation(done, &confusion)?;
                 log.draw()?;
-                bar.println(format!(
+                say(format!(
                     "step {done}: validation mean IoU {score:.4}, loss {:.4}",
                     loss.0.unwrap_or(f64::NAN)
                 ));
                 if trainer.is_best(score) {
-                    self.write(&trainer, &config, Some(score), &folder.best())?;
+                    match self.write(&trainer, &config, Some(score), &folder.best()) {
+                        Ok(()) => trainer.note_best(score),
+                        Err(error) => say(format!("step {done}: the best model is not saved: {error}")),
+                    }
                 }
             }
             if !last && done % config.save.every == 0 {
                 // A disk may be full for a while: the state that is there stays, and the run goes on.
                 if let Err(error) = trainer.save(&folder.state()) {
-                    bar.println(format!("step {done}: the state is not saved: {error}"));
+                    say(format!("step {done}: the state is not saved: {error}"));
                 }
                 log.draw()?;
             }

@@ -187,3 +187,139 @@ fn labels(config: &ModelConfig, name: &str, images: usize) -> Result<Tensor> {
     let labels: Vec<u8> = (0..images * side * side).map(pixel).collect();
     Ok(Tensor::from_vec(labels, (images, side, side), &Device::Cpu)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::GoldenFile;
+    use super::*;
+    use safetensors::tensor::{Dtype, TensorView};
+    use std::collections::{BTreeMap, HashMap};
+
+    const KEYS: &[(&str, &str)] = &[
+        ("name", "step"),
+        ("image", "48"),
+        ("patch", "16"),
+        ("dim", "32"),
+        ("depth", "2"),
+        ("heads", "2"),
+        ("global_blocks", "1"),
+        ("window", "2"),
+        ("mlp_ratio", "2"),
+        ("adapter", "8"),
+        ("adapters", "both"),
+        ("temporal", "centered"),
+        ("rank", "4"),
+        ("fact_scale", "1"),
+        ("prompt_dim", "32"),
+        ("decoder_depth", "2"),
+        ("decoder_heads", "2"),
+        ("decoder_mlp", "32"),
+        ("decoder", "progressive"),
+        ("classes", "3"),
+        ("batch", "1"),
+        ("frames", "3"),
+        ("clip", "clip"),
+        ("labels", "labels"),
+    ];
+
+    fn setting() -> Setting {
+        Setting {
+            device: Device::Cpu,
+            precision: DType::F32,
+        }
+    }
+
+    fn file(tensors: &BTreeMap<String, (Vec<usize>, Vec<f32>)>) -> GoldenFile {
+        let bytes: BTreeMap<_, Vec<u8>> = tensors
+            .iter()
+            .map(|(name, (_, values))| (name, values.iter().flat_map(|v| v.to_le_bytes()).collect()))
+            .collect();
+        let views = tensors.iter().map(|(name, (shape, _))| {
+            (
+                name.as_str(),
+                TensorView::new(Dtype::F32, shape.clone(), &bytes[name]).unwrap(),
+            )
+        });
+        let metadata: HashMap<_, _> = KEYS.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        GoldenFile::from_bytes("step", safetensors::serialize(views, Some(metadata)).unwrap()).unwrap()
+    }
+
+    /// A step as this build takes it, written down as a reference.
+    fn own_step() -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
+        let start = BTreeMap::from([
+            ("grad.none".to_owned(), (vec![1], vec![0.0])),
+            ("loss".to_owned(), (vec![1], vec![0.0])),
+        ]);
+        let config = file(&start).config().unwrap();
+        let mut weights = Weights::default();
+        for spec in config.weights() {
+            let values = FormulaWeights::values(&spec.name, &spec.shape);
+            weights.insert(
+                spec.name,
+                Tensor::from_vec(values, spec.shape, &Device::Cpu).unwrap(),
+            );
+        }
+        let parameters = Parameters::new(&weights, Trained::FactAndAdapters, &Device::Cpu).unwrap();
+        let model = MaSam::new(&config, FactMode::Apart, parameters.builder(&Device::Cpu)).unwrap();
+        let clip = clip(&config, "clip", 1, 3, &setting()).unwrap();
+        let labels = labels(&config, "labels", 3).unwrap();
+        let found = losses(
+            &model.forward(&clip, &Prompts::default()).unwrap().logits,
+            &labels,
+        )
+        .unwrap();
+        let gradients = found.total.backward().unwrap();
+        let mut tensors = BTreeMap::new();
+        let mut note = |name: String, x: &Tensor| tensors.insert(name, (x.dims().to_vec(), flat(x).unwrap()));
+        for (name, part) in [
+            ("loss", &found.total),
+            ("ce", &found.cross_entropy),
+            ("dice", &found.dice),
+        ] {
+            note(name.into(), part);
+        }
+        AdamW::new(AdamWConfig::default())
+            .step(&parameters, &gradients, RATE)
+            .unwrap();
+        for (name, var) in parameters.trained() {
+            if let Some(gradient) = gradients.get(var.as_tensor()) {
+                note(format!("grad.{name}"), gradient);
+                note(format!("step.{name}"), var.as_tensor());
+            }
+        }
+        tensors
+    }
+
+    #[test]
+    fn a_broken_gradient_fails_the_check() {
+        let good = own_step();
+        let check = |tensors: &BTreeMap<_, _>| run(&file(tensors), &setting()).unwrap();
+        assert!(check(&good).passed(), "{}", check(&good));
+        let mut broken = 0;
+        for (name, (_, values)) in good.iter().filter(|(name, _)| name.starts_with("grad.")) {
+            let largest = values.iter().fold(0f32, |m, v| m.max(v.abs()));
+            let all = good.iter().filter(|(name, _)| name.starts_with("grad."));
+            let of_all = all.flat_map(|(_, (_, v))| v).fold(0f32, |m, v| m.max(v.abs()));
+            // Gradients that are zero in truth are measured against the largest of all.
+            if largest < 1e-3 * of_all {
+                continue;
+            }
+            // As a forgotten factor would have it.
+            let mut wrong = good.clone();
+            wrong.get_mut(name).unwrap().1.iter_mut().for_each(|v| *v *= 1.01);
+            assert!(!check(&wrong).passed(), "{name} a hundredth too large");
+            broken += 1;
+            if broken == 3 {
+                break;
+            }
+        }
+        assert_eq!(broken, 3);
+        let mut moved = good.clone();
+        let (name, _) = good
+            .iter()
+            .find(|(name, _)| name.contains("step.") && name.ends_with("weight"))
+            .unwrap();
+        moved.get_mut(name).unwrap().1[0] += 1e-3;
+        assert!(!check(&moved).passed(), "{name} moved elsewhere");
+    }
+}

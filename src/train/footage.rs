@@ -23,7 +23,7 @@ pub struct Labelled {
 }
 
 /// Sequences of frames of one side.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Footage {
     side: usize,
     sequences: Vec<Vec<Labelled>>,
@@ -35,6 +35,18 @@ pub struct Footage {
 
 /// Pixels of a class below which a frame does not count as showing it: what a clip drawn for it can learn from.
 const SHOWN_PIXELS: usize = 12;
+
+impl std::fmt::Debug for Footage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} sequences, {} frames of {} pixels",
+            self.sequences.len(),
+            self.frames(),
+            self.side
+        )
+    }
+}
 
 impl Footage {
     /// Takes frames of `side`.

@@ -329,13 +329,14 @@ impl Trainer {
         Ok(confusion)
     }
 
-    /// Notes a validation score and tells whether it is the best so far.
-    pub fn is_best(&mut self, score: f64) -> bool {
-        let best = self.progress.best.is_none_or(|best| score > best);
-        if best {
-            self.progress.best = Some(score);
-        }
-        best
+    /// Whether a validation score is the best so far.
+    pub fn is_best(&self, score: f64) -> bool {
+        self.progress.best.is_none_or(|best| score > best)
+    }
+
+    /// Notes the best validation score so far, once its model is kept.
+    pub fn note_best(&mut self, score: f64) {
+        self.progress.best = Some(score);
     }
 
     /// The model as it is, as a file with `data` and `date` in its provenance.
