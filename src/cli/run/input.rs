@@ -190,9 +190,6 @@ mod tests {
     use super::*;
 
     #[test]
-    }
-
-    #[test]
     fn words_mean_what_exists_first() {
         gst::init().unwrap();
         let folder = tempfile::tempdir().unwrap();
