@@ -72,6 +72,12 @@ fn finish(logits: &Tensor, batch: &Batch, wanted: &Wanted<'_>) -> Result<Found> 
         true => Some((&losses.total * wanted.scale)?.backward()?),
         false => None, // They would be no better.
     };
+    // A loss that knew how it was made would keep everything it was made from.
+    let losses = Losses {
+        total: losses.total.detach(),
+        cross_entropy: losses.cross_entropy.detach(),
+        dice: losses.dice.detach(),
+    };
     Ok(Found { losses, gradients })
 }
 
