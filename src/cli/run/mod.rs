@@ -127,7 +127,7 @@ impl Run {
         let player = Player::new(&pipeline, &frames, input.frames())?;
         let Played { outcome, finished } = runtime.block_on(player.play());
         let masks = MaskCounts::of(&pipeline);
-        stop(pipeline);
+        stop(pipeline, if finished { STOP } else { STOP_UNFINISHED });
         let (read, written) = (
             frames.read.load(Ordering::Relaxed),
             frames.written.load(Ordering::Relaxed),
@@ -191,7 +191,7 @@ impl Run {
 
 /// Takes the pipeline down, and goes on without it where an element cannot be stopped: one that reads from a pipe
 /// into which nobody writes.
-fn stop(pipeline: gst::Pipeline) {
+fn stop(pipeline: gst::Pipeline, patience: Duration) {
     let (stopped, end) = std::sync::mpsc::channel();
     let stopping = std::thread::Builder::new()
         .name("masam-stop".into())
@@ -199,13 +199,15 @@ fn stop(pipeline: gst::Pipeline) {
             drop(Stop(pipeline));
             let _ = stopped.send(()); // nobody waits any more
         });
-    if stopping.is_ok() && end.recv_timeout(STOP).is_err() {
+    if stopping.is_ok() && end.recv_timeout(patience).is_err() {
         tracing::warn!("an element does not stop");
     }
 }
 
-/// Longest wait for a pipeline to stop.
+/// Longest wait for a pipeline to stop that has come to its end.
 const STOP: Duration = Duration::from_secs(10);
+/// The same for one that has not: whoever has given it up is waiting.
+const STOP_UNFINISHED: Duration = Duration::from_secs(1);
 
 /// Reads `25` or `30000/1001`.
 fn fraction(text: &str) -> Result<gst::Fraction> {
