@@ -1,5 +1,6 @@
 //! The library's one error type: every variant names what it is about, the value found and the bound it broke.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 
 /// What went wrong, with the value and the bound. GStreamer and program errors are made from it at their own boundary.
@@ -7,7 +8,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum Error {
     /// A field of a configuration, property or option has a value outside its bounds.
-    #[error("{field} is {value}, but {bound}")]
+    #[error("{} is {}, but {}", name(field), name(value), sentence(bound))]
     Config {
         /// The field as the user wrote it, for example `image_side_px`.
         field: String,
@@ -20,7 +21,7 @@ pub enum Error {
     #[error("{}", join(.0))]
     Several(Vec<Error>),
     /// A file could not be read, written or understood.
-    #[error("{}: {cause}", path.display())]
+    #[error("{}: {}", name(path.display()), sentence(cause))]
     File {
         /// The file.
         path: PathBuf,
@@ -28,7 +29,7 @@ pub enum Error {
         cause: String,
     },
     /// A tensor of a file or an input has the wrong shape, type or content.
-    #[error("tensor {name}: {cause}")]
+    #[error("tensor {}: {}", self::name(name), sentence(cause))]
     Tensor {
         /// Canonical name of the weight, or the name of the input.
         name: String,
@@ -49,7 +50,7 @@ pub enum Error {
         misshapen: Vec<String>,
     },
     /// Something that exists elsewhere cannot be done with this build, device or model.
-    #[error("{what} is not available: {why}")]
+    #[error("{} is not available: {}", name(what), sentence(why))]
     Unavailable {
         /// What was asked for.
         what: String,
@@ -103,12 +104,56 @@ pub fn all_of(mut errors: Vec<Error>) -> Result<()> {
     }
 }
 
-fn join(errors: &[Error]) -> String {
-    errors.iter().map(Error::to_string).collect::<Vec<_>>().join("; ")
-}
-
 /// At most this many names of each kind are spelled out; a foreign checkpoint can differ in hundreds.
 const NAMES_SHOWN: usize = 12;
+
+/// Most characters of a name or value that a message shows.
+const NAME_CHARS: usize = 200;
+
+/// Most characters of a cause, which may list several names.
+const SENTENCE_CHARS: usize = 8000;
+
+/// A name or value as a message shows it. It may come from a file: control characters, which could forge lines or
+/// drive a terminal, are escaped, and what is very long is cut.
+pub(crate) fn name(text: impl Display) -> String {
+    printable(text, NAME_CHARS)
+}
+
+/// The same for a whole cause.
+fn sentence(text: impl Display) -> String {
+    printable(text, SENTENCE_CHARS)
+}
+
+/// Done twice, it is done once: a cause may hold the text of another error.
+fn printable(text: impl Display, max_chars: usize) -> String {
+    let text = text.to_string();
+    let mut shown = String::with_capacity(text.len().min(max_chars));
+    let mut rest = text.chars();
+    for char in rest.by_ref().take(max_chars) {
+        // The marks that turn the direction of writing can show a name as another.
+        let turns =
+            matches!(char, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if char.is_control() || turns {
+            shown.extend(char.escape_default());
+        } else {
+            shown.push(char);
+        }
+    }
+    match rest.count() {
+        0 => shown,
+        more => shown + &format!("… ({more} characters more)"),
+    }
+}
+
+fn join(errors: &[Error]) -> String {
+    let shown = errors.iter().take(NAMES_SHOWN).map(Error::to_string);
+    let mut text = shown.collect::<Vec<_>>().join("; ");
+    let more = errors.len().saturating_sub(NAMES_SHOWN);
+    if more > 0 {
+        text += &format!("; and {more} more");
+    }
+    text
+}
 
 fn describe_misfit(missing: &[String], extra: &[String], misshapen: &[String]) -> String {
     let list = |what: &str, names: &[String]| {
@@ -118,7 +163,7 @@ fn describe_misfit(missing: &[String], extra: &[String], misshapen: &[String]) -
         let shown = names
             .iter()
             .take(NAMES_SHOWN)
-            .cloned()
+            .map(name)
             .collect::<Vec<_>>()
             .join(", ");
         let rest = names.len().saturating_sub(NAMES_SHOWN);
@@ -138,4 +183,36 @@ fn describe_misfit(missing: &[String], extra: &[String], misshapen: &[String]) -
     .flatten()
     .collect::<Vec<_>>()
     .join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_forge_lines_or_fill_the_screen() {
+        let hostile = format!("a\nmasam: all is well\u{1b}[2J\u{202e}{}", "x".repeat(5_000_000));
+        for error in [
+            Error::tensor(&hostile, &hostile),
+            Error::config(&hostile, &hostile, &hostile),
+            Error::file(&hostile, Error::tensor(&hostile, &hostile)),
+            Error::Several(vec![Error::tensor(&hostile, ""), Error::tensor(&hostile, "")]),
+            Error::Misfit {
+                missing: vec![hostile.clone(); 100],
+                extra: vec![hostile.clone()],
+                misshapen: vec![hostile.clone()],
+            },
+        ] {
+            let text = error.to_string();
+            assert!(text.chars().count() < 20_000, "{} bytes", text.len());
+            assert!(!text.contains(['\n', '\u{1b}', '\u{202e}']), "{text:?}");
+            assert!(text.contains("a\\nmasam: all is well\\u{1b}[2J"), "{text:?}");
+            assert!(text.contains("characters more)"), "{text:?}");
+        }
+        let plain = "Größe \\ \"x\"";
+        assert_eq!(
+            Error::tensor(plain, "it is 3").to_string(),
+            format!("tensor {plain}: it is 3")
+        );
+    }
 }

@@ -229,3 +229,65 @@ fn inference_of_a_configuration_does_not_trust_shapes() {
         );
     }
 }
+
+#[test]
+fn tensors_without_elements_and_integers_are_no_weights() {
+    let config = ModelConfig {
+        image_side_px: 64,
+        encoder_depth: 2,
+        global_blocks: vec![1],
+        ..ModelConfig::demo()
+    };
+    let (sam, masam) = (
+        formula(&config, names::is_sam),
+        formula(&config, names::is_in_masam_file),
+    );
+    for (name, shape) in [
+        ("image_encoder.pos_embed", vec![1, 0, 8, config.encoder_width]),
+        ("image_encoder.pos_embed", vec![1, 8, 0, config.encoder_width]),
+        (
+            "image_encoder.blocks.1.attn.rel_pos_h",
+            vec![0, config.head_width()],
+        ),
+        (
+            "image_encoder.blocks.0.attn.rel_pos_w",
+            vec![0, config.head_width()],
+        ),
+    ] {
+        let (mut sam, mut both) = (sam.clone(), formula(&config, |_| true));
+        sam.insert(name, Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap());
+        both.remove(name);
+        for text in [
+            adopt::combine(&config, Some(&sam), Some(&masam)).map(|_| ()),
+            adopt::on_top(&config, &sam, both).map(|_| ()),
+        ]
+        .map(|outcome| outcome.unwrap_err().to_string())
+        {
+            assert!(
+                text.contains(name) && text.contains("holds no elements"),
+                "{text}"
+            );
+        }
+    }
+    let mut empty = sam.clone();
+    let name = "image_encoder.blocks.1.attn.rel_pos_h";
+    empty.insert(name, Tensor::zeros((0, 64), DType::F32, &Device::Cpu).unwrap());
+    let text = adopt::infer_config(&empty, &masam, 64).unwrap_err().to_string();
+    assert!(
+        text.contains(name) && text.contains("holds no elements"),
+        "{text}"
+    );
+
+    for (name, dtype) in [
+        ("image_encoder.neck.1.bias", DType::I64),
+        ("image_encoder.pos_embed", DType::U8),
+    ] {
+        let mut sam = sam.clone();
+        let whole = sam.get(name).unwrap().to_dtype(dtype).unwrap();
+        sam.insert(name, whole);
+        let text = adopt::combine(&config, Some(&sam), Some(&masam))
+            .unwrap_err()
+            .to_string();
+        assert!(text.contains(name) && text.contains("not floats"), "{text}");
+    }
+}

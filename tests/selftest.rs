@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device};
 use masam::golden::{self, FIXTURES, GoldenFile, Kind, Setting};
+use safetensors::SafeTensors;
 use std::path::Path;
 
 const SETTING: Setting = Setting {
@@ -80,4 +81,26 @@ fn metadata_out_of_bounds_is_an_error() {
         let file = GoldenFile::from_bytes("bad", bytes).unwrap();
         assert!(golden::run(&file, &SETTING).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn a_file_that_lacks_what_it_has_to_hold_is_an_error() {
+    let fixture = FIXTURES.iter().find(|f| f.name == "sam_box").unwrap();
+    let (_, header) = SafeTensors::read_metadata(fixture.bytes).unwrap();
+    let tensors = SafeTensors::deserialize(fixture.bytes).unwrap();
+    for lost in ["labels", "features", "iou", "block_2"] {
+        let kept = tensors.tensors().into_iter().filter(|(name, _)| name != lost);
+        let bytes = safetensors::serialize(kept, header.metadata().clone()).unwrap();
+        let file = GoldenFile::from_bytes("thinned", bytes).unwrap();
+        let text = golden::run(&file, &SETTING).unwrap_err().to_string();
+        assert!(text.contains(lost), "{lost}: {text}");
+    }
+    // Low-resolution logits stand where they are of use, and blocks in all files or in none.
+    let kept = tensors
+        .tensors()
+        .into_iter()
+        .filter(|(name, _)| name != "low_res_logits" && !name.starts_with("block_"));
+    let bytes = safetensors::serialize(kept, header.metadata().clone()).unwrap();
+    let file = GoldenFile::from_bytes("thinned", bytes).unwrap();
+    assert!(golden::run(&file, &SETTING).unwrap().unwrap().passed());
 }

@@ -30,7 +30,8 @@ fn replaced_by_classes(name: &str) -> bool {
 /// Builds the weights of `config` from a SAM release, a MA-SAM file, or both.
 ///
 /// # Errors
-/// [`Error::Misfit`] with everything that neither file gives or gives in the wrong shape, or values not finite.
+/// [`Error::Misfit`] with everything that neither file gives or gives in the wrong shape, [`Error::Tensor`] for one
+/// without elements, of integers, or with values not finite.
 pub fn combine(config: &ModelConfig, sam: Option<&Weights>, masam: Option<&Weights>) -> Result<Adopted> {
     config.validate()?;
     let (mut weights, mut resized) = (Weights::default(), Vec::new());
@@ -44,7 +45,7 @@ pub fn combine(config: &ModelConfig, sam: Option<&Weights>, masam: Option<&Weigh
             missing.push(spec.name);
             continue;
         };
-        let found = found.to_dtype(DType::F32)?;
+        let found = weight(&spec.name, found)?;
         let fitted = match own {
             Some(_) => found,
             None => {
@@ -97,14 +98,15 @@ pub fn combine(config: &ModelConfig, sam: Option<&Weights>, masam: Option<&Weigh
 /// tables are resized, class tokens and a decoder of another shape stay as they were.
 ///
 /// # Errors
-/// [`Error::Misfit`] where SAM's image encoder is not complete, or values not finite.
+/// [`Error::Misfit`] where SAM's image encoder is not complete, [`Error::Tensor`] for a tensor without elements, of
+/// integers, or with values not finite.
 pub fn on_top(config: &ModelConfig, sam: &Weights, mut weights: Weights) -> Result<Weights> {
     let mut missing = Vec::new();
     for spec in config.weights() {
         let ours = matches!(Part::of(&spec.name), Part::Fact | Part::Adapters);
         let found = sam.get(&spec.name).filter(|_| !replaced_by_classes(&spec.name));
         let fitted = match found {
-            Some(found) => resize_table(&spec.name, &found.to_dtype(DType::F32)?, &spec.shape)?,
+            Some(found) => resize_table(&spec.name, &weight(&spec.name, found)?, &spec.shape)?,
             None => {
                 if !ours && Part::of(&spec.name) == Part::ImageEncoder {
                     missing.push(spec.name);
@@ -130,6 +132,22 @@ pub fn on_top(config: &ModelConfig, sam: &Weights, mut weights: Weights) -> Resu
     })
 }
 
+/// A weight of a file in float32: it has elements, and they are floats.
+fn weight(name: &str, found: &Tensor) -> Result<Tensor> {
+    if found.elem_count() == 0 {
+        return Err(empty(name, found.dims()));
+    }
+    if !found.dtype().is_float() {
+        let cause = format!("its elements are {}, not floats", found.dtype().as_str());
+        return Err(Error::tensor(name, cause));
+    }
+    Ok(found.to_dtype(DType::F32)?)
+}
+
+fn empty(name: &str, shape: &[usize]) -> Error {
+    Error::tensor(name, format!("its shape {shape:?} holds no elements"))
+}
+
 /// Brings a position table to `shape`; anything else comes back as it is.
 fn resize_table(name: &str, found: &Tensor, shape: &[usize]) -> Result<Tensor> {
     if found.dims() == shape {
@@ -149,16 +167,20 @@ fn resize_table(name: &str, found: &Tensor, shape: &[usize]) -> Result<Tensor> {
 /// published: 16 px patches from the projection, eight decoder heads, centered taps, FacT scale 1.
 ///
 /// # Errors
-/// A weight that is needed for this and absent, or shapes that no configuration explains.
+/// A weight that is needed for this and absent or without elements, or shapes that no configuration explains.
 pub fn infer_config(sam: &Weights, masam: &Weights, image_side_px: usize) -> Result<ModelConfig> {
     let shape = |name: &str| -> Result<Vec<usize>> {
         let found = masam.get(name).or_else(|| sam.get(name));
-        found.map(|t| t.dims().to_vec()).ok_or_else(|| {
+        let shape = found.map(|t| t.dims().to_vec()).ok_or_else(|| {
             Error::tensor(
                 name,
                 "it is needed to tell the configuration, and neither file has it",
             )
-        })
+        })?;
+        if shape.contains(&0) {
+            return Err(empty(name, &shape));
+        }
+        Ok(shape)
     };
     let axis = |name: &str, axis: usize| -> Result<usize> {
         let shape = shape(name)?;

@@ -11,6 +11,9 @@ use std::collections::BTreeMap;
 /// Version of the format that this software writes and reads.
 pub const FORMAT: u32 = 1;
 
+/// Longest time between two frames of a clip: an hour, far beyond any data set's.
+pub const MAX_FRAME_INTERVAL_NANOS: u64 = 3_600_000_000_000;
+
 /// How frames are prepared for the model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,7 +24,7 @@ pub struct Preprocessing {
     pub normalisation: Normalisation,
     /// How the square is turned.
     pub orientation: Orientation,
-    /// Time between two frames of a clip in the training data, in nanoseconds.
+    /// Time between two frames of a clip in the training data, in nanoseconds, 1 to [`MAX_FRAME_INTERVAL_NANOS`].
     pub frame_interval_nanos: Option<u64>,
 }
 
@@ -164,6 +167,12 @@ impl ModelCard {
                 format!("{scale}, {offset}"),
                 "it has to be finite",
             ));
+        }
+        if let Some(interval) = self.preprocessing.frame_interval_nanos
+            && !(1..=MAX_FRAME_INTERVAL_NANOS).contains(&interval)
+        {
+            let bound = format!("it has to be 1 to {MAX_FRAME_INTERVAL_NANOS}");
+            return Err(Error::config("frame_interval_nanos", interval, bound));
         }
         Ok(())
     }

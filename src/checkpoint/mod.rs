@@ -14,6 +14,7 @@ pub mod model_file;
 pub mod names;
 pub mod pickle;
 pub mod pth;
+pub(crate) mod regular_file;
 pub mod source;
 pub mod weights;
 

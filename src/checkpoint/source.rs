@@ -2,6 +2,7 @@
 
 use super::names;
 use super::pth::PthFile;
+use super::regular_file;
 use super::weights::Weights;
 use crate::error::{Error, Result};
 use candle_core::{DType, Device, Tensor};
@@ -47,7 +48,7 @@ pub fn read(path: &Path) -> Result<Weights> {
 /// # Errors
 /// A file that cannot be read.
 pub fn sha256(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(|e| Error::file(path, e))?;
+    let (mut file, _) = regular_file::open(path)?;
     let mut digest = Sha256::new();
     std::io::copy(&mut file, &mut digest).map_err(|e| Error::file(path, e))?;
     Ok(hex(&digest.finalize()))
@@ -60,7 +61,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 /// Whether to treat the file as torch's: a zip archive, or named as one. A `.pth` that is no archive then gets
 /// the error that fits its name.
 fn is_zip(path: &Path) -> Result<bool> {
-    let mut file = File::open(path).map_err(|e| Error::file(path, e))?;
+    let (mut file, _) = regular_file::open(path)?;
     let mut start = [0u8; 4];
     let zip = match file.read_exact(&mut start) {
         Ok(()) => start == *b"PK\x03\x04",
@@ -77,6 +78,8 @@ pub struct SafetensorsFile {
     path: std::path::PathBuf,
     file: File,
     metadata: Metadata,
+    /// Bytes of the whole file, as its header describes them.
+    length: u64,
     data_start: u64,
 }
 
@@ -87,13 +90,12 @@ impl SafetensorsFile {
     /// A file that is empty, no safetensors, truncated, or whose header lies about lengths.
     pub fn open(path: &Path) -> Result<Self> {
         let wrong = |cause: String| Error::file(path, cause);
-        let mut file = File::open(path).map_err(|e| wrong(e.to_string()))?;
-        let length = file.metadata().map_err(|e| wrong(e.to_string()))?.len();
+        let (mut file, length) = regular_file::open(path)?;
         let mut start = [0u8; 8];
         file.read_exact(&mut start)
             .map_err(|_| wrong(format!("{length} bytes are too few for a safetensors file")))?;
         let header = u64::from_le_bytes(start);
-        if header > MAX_HEADER_BYTES || header > length - 8 {
+        if header > MAX_HEADER_BYTES || header > length.saturating_sub(8) {
             let cause =
                 format!("not a safetensors file: its header would be {header} bytes, the file has {length}");
             return Err(wrong(cause));
@@ -118,8 +120,17 @@ impl SafetensorsFile {
             path: path.to_owned(),
             file,
             metadata,
+            length,
             data_start: 8 + header,
         })
+    }
+
+    /// All bytes of the file, header included.
+    ///
+    /// # Errors
+    /// More than `max_bytes`, or a read that fails.
+    pub(crate) fn into_bytes(self, max_bytes: u64) -> Result<Vec<u8>> {
+        regular_file::read(&self.path, self.file, self.length, max_bytes)
     }
 
     /// The header's free text under `key`.

@@ -1,5 +1,6 @@
 //! `masam bench`: seconds per clip, against what the machine can do.
 
+use super::memory;
 use crate::model::weights::uniform;
 use crate::model::{FactMode, FormulaWeights, MaSam, ModelConfig, Prompts};
 use crate::runtime::{DeviceChoice, Place, PrecisionChoice};
@@ -64,6 +65,15 @@ impl Bench {
         }
         config.validate()?;
         let place = Place::choose(&self.device, self.dtype)?;
+        if place.device.is_cpu() {
+            let images = self.batch * self.frames;
+            let what = format!(
+                "{} at {} px over {images} frames",
+                config.name, config.image_side_px
+            );
+            let value_bytes = place.dtype.size_in_bytes() as u64;
+            memory::require(&what, config.forward_bytes(images, value_bytes))?;
+        }
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(self.threads)
             .build()

@@ -1,6 +1,8 @@
 //! `masam inspect`: what a model file holds.
 
 use crate::checkpoint::ModelFile;
+// What a file says of itself is text of anyone.
+use crate::error::name as shown;
 use crate::model::Part;
 use anyhow::Result;
 use clap::Args;
@@ -30,13 +32,16 @@ impl Inspect {
         println!("\nmodel");
         if let serde_json::Value::Object(fields) = serde_json::to_value(&card.model)? {
             for (name, value) in fields {
-                println!("  {name:20} {}", value.to_string().trim_matches('"'));
+                println!("  {name:20} {}", shown(value.to_string().trim_matches('"')));
             }
         }
         println!("\nclasses");
         for (id, class) in card.classes.iter().enumerate() {
             let [red, green, blue] = class.color;
-            println!("  {id:3} {:22} #{red:02x}{green:02x}{blue:02x}", class.name);
+            println!(
+                "  {id:3} {:22} #{red:02x}{green:02x}{blue:02x}",
+                shown(&class.name)
+            );
         }
         println!("\nparameters");
         let mut parts: BTreeMap<Part, usize> = BTreeMap::new();
@@ -75,7 +80,12 @@ impl Inspect {
             }
         );
         for source in &provenance.sources {
-            println!("  {:20} {} {}", "source", source.file, source.sha256);
+            println!(
+                "  {:20} {} {}",
+                "source",
+                shown(&source.file),
+                shown(&source.sha256)
+            );
         }
         let optional = [
             ("data", provenance.data.clone()),
@@ -84,10 +94,10 @@ impl Inspect {
             ("commit", provenance.commit.clone()),
         ];
         for (name, value) in optional {
-            println!("  {name:20} {}", value.as_deref().unwrap_or("unknown"));
+            println!("  {name:20} {}", shown(value.as_deref().unwrap_or("unknown")));
         }
         for (name, score) in &card.scores {
-            println!("  score {name:14} {score:.4}");
+            println!("  score {:14} {score:.4}", shown(name));
         }
         Ok(ExitCode::SUCCESS)
     }

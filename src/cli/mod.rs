@@ -4,8 +4,10 @@ mod bench;
 mod convert;
 mod data;
 mod doctor;
+pub mod eval;
 mod inspect;
 mod manual;
+mod memory;
 mod phantom;
 mod run;
 mod selftest;
@@ -37,6 +39,8 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Compare this build with reference tensors.
     Selftest(selftest::Selftest),
+    /// Score a model on labelled sequences.
+    Eval(eval::Eval),
     /// Time the model.
     Bench(bench::Bench),
     /// Train a model.
@@ -74,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Convert(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Selftest(command) => command.run(),
+        Command::Eval(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Train(command) => command.run(),
         Command::Phantom(command) => run_phantom(&command),

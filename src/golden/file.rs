@@ -1,5 +1,6 @@
 //! A file of reference tensors and the configuration in its metadata.
 
+use crate::checkpoint::source::SafetensorsFile;
 use crate::error::{Error, Result};
 use crate::model::{Adapters, Decoder, ModelConfig};
 use crate::segmenter::Temporal;
@@ -10,6 +11,10 @@ use std::str::FromStr;
 
 /// Most parameters that are made by formula for a check: a third more than the largest published model has.
 const MAX_PARAMETERS: usize = 1_000_000_000;
+
+/// Longest file that is read, in bytes: room for every trained weight of the largest published model, its gradient and
+/// its step.
+const MAX_FILE_BYTES: u64 = 1 << 30;
 
 /// What a file checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,13 +40,15 @@ impl GoldenFile {
     /// Reads a file from disk.
     ///
     /// # Errors
-    /// A file that cannot be read or is of no known kind.
+    /// A file that is no regular one, cannot be read, is not as long as its header says or longer than 1 GiB, or of no
+    /// known kind.
     pub fn open(path: &Path) -> Result<Self> {
         let name = path
             .file_stem()
             .map(|s| s.to_string_lossy().into_owned())
             .unwrap_or_default();
-        let bytes = std::fs::read(path).map_err(|e| Error::file(path, e))?;
+        // The header is held against the file's length before memory is taken.
+        let bytes = SafetensorsFile::open(path)?.into_bytes(MAX_FILE_BYTES)?;
         Self::from_bytes(&name, bytes).map_err(|e| Error::file(path, e))
     }
 

@@ -103,6 +103,19 @@ fn check(file: &GoldenFile, name: &str, model: &MaSam, setting: &Setting) -> Res
 
     let tolerance = Tolerance::of(setting.precision);
     let stored = file.names()?;
+    // Every forward file has these; where one block is stored, all are.
+    let blocks = stored.iter().any(|name| name.starts_with("block_"));
+    let blocks = (0..if blocks { config.encoder_depth } else { 0 }).map(|block| format!("block_{block}"));
+    for name in ["logits", "features", "iou"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(blocks)
+    {
+        if !stored.contains(&name) {
+            let cause = format!("{} does not hold it, so it cannot be checked", file.name);
+            return Err(Error::tensor(name, cause));
+        }
+    }
     let mut measures = Vec::new();
     for (name, tensor) in &outputs {
         if stored.contains(name) {

@@ -13,6 +13,7 @@ pub mod image_encoder;
 pub mod layers;
 pub mod masam;
 pub mod mask_decoder;
+mod memory;
 pub mod operations;
 pub mod prompt_encoder;
 pub mod resize;

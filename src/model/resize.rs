@@ -7,8 +7,11 @@ use candle_core::{DType, Device, Result, Tensor};
 /// `[to, from]`: row i holds the weights of output i. At most two of a row are not zero.
 ///
 /// # Errors
-/// Candle's own.
+/// Nothing to take from, or Candle's own.
 pub fn matrix(from: usize, to: usize, dtype: DType, device: &Device) -> Result<Tensor> {
+    if from == 0 {
+        candle_core::bail!("an axis without elements cannot be resized to {to}");
+    }
     let mut rows = vec![0f64; to * from];
     for i in 0..to {
         let centre = ((i as f64 + 0.5) * from as f64 / to as f64 - 0.5).max(0.0);
@@ -24,7 +27,7 @@ pub fn matrix(from: usize, to: usize, dtype: DType, device: &Device) -> Result<T
 /// `[.., height, width]` to `[.., to.0, to.1]`.
 ///
 /// # Errors
-/// Fewer than two dimensions, or Candle's own.
+/// Fewer than two dimensions, an axis without elements, or Candle's own.
 pub fn planes(x: &Tensor, to: (usize, usize)) -> Result<Tensor> {
     let (height, width) = (x.dim(candle_core::D::Minus2)?, x.dim(candle_core::D::Minus1)?);
     if (height, width) == to {
@@ -66,6 +69,16 @@ mod tests {
         assert_eq!(y[0][0], [0.0, 1.0, 3.0, 4.0]);
         assert_eq!(y[0][1], [2.0, 3.0, 5.0, 6.0]);
         assert_eq!(y[0][3], [8.0, 9.0, 11.0, 12.0]);
+    }
+
+    #[test]
+    fn an_axis_without_elements_is_an_error() {
+        for shape in [(1, 0, 8), (1, 8, 0)] {
+            let x = Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+            assert!(planes(&x, (4, 4)).is_err(), "{shape:?}");
+        }
+        let x = Tensor::zeros((1, 0, 8, 32), DType::F32, &Device::Cpu).unwrap();
+        assert!(channels_last(&x, (4, 4)).is_err());
     }
 
     #[test]

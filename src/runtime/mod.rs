@@ -13,7 +13,7 @@ mod plain;
 
 pub use clip::tensor_of;
 pub use device::{DeviceChoice, Place, PrecisionChoice};
-pub use plain::PlainSegmenter;
+pub use plain::{CLIP_FRAMES, PlainSegmenter};
 
 use crate::checkpoint::ModelFile;
 use crate::error::Result;

@@ -12,6 +12,9 @@ use crate::segmenter::{
 use candle_core::{DType, Device, Tensor};
 use std::time::Instant;
 
+/// Frames of a clip, as published.
+pub const CLIP_FRAMES: usize = 5;
+
 /// Most frames of one request: bounds the memory that a request can ask for.
 const MAX_CLIP_FRAMES: usize = 64;
 
@@ -49,7 +52,7 @@ impl PlainSegmenter {
             })?;
         let spec = SegmenterSpec {
             model_id: card.model.name.clone(),
-            clip_frames: 5,
+            clip_frames: CLIP_FRAMES,
             side_px: card.model.image_side_px as u32,
             classes: card.classes,
             resize: card.preprocessing.resize,

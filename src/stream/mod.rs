@@ -11,6 +11,7 @@
 //! * [`engine`]: the bookkeeping that joins them, [`exact`] or [`live`]; never waits, never reads a clock.
 //! * [`worker`]: the one thread that owns the [`Segmenter`](crate::segmenter::Segmenter), which it opens anew after
 //!   faults as [`restart`] says; [`supervisor`] replaces one that hangs.
+//! * [`square`]: a frame of any size to the model's square; [`offline`]: recorded frames through all of this.
 //! * [`stats`], [`time`]: what is measured, and in what.
 //!
 //! ```
@@ -42,10 +43,12 @@ pub mod exact;
 pub mod fuse;
 mod keeper;
 pub mod live;
+pub mod offline;
 pub mod past;
 mod port;
 pub mod restart;
 pub mod ring;
+pub mod square;
 pub mod stats;
 pub mod supervisor;
 pub mod time;
@@ -55,7 +58,9 @@ pub mod worker;
 pub use engine::{Engine, EngineConfig, Mask, Outcome};
 pub use exact::ExactConfig;
 pub use live::LiveConfig;
+pub use offline::{Next, Offline};
 pub use past::Spacing;
+pub use square::Squarer;
 pub use supervisor::{Incident, Supervisor};
 pub use time::{Clock, FrameTime};
 pub use window::{Emit, Window};

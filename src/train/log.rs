@@ -265,7 +265,7 @@ mod tests {
     }
 
     fn confusion() -> Confusion {
-        let mut confusion = Confusion::new(12, 255);
+        let mut confusion = Confusion::new(12).unwrap();
         confusion.add(&[0, 0, 1, 1], &[0, 1, 1, 1]).unwrap();
         confusion
     }

@@ -5,7 +5,7 @@ use super::config::TrainConfig;
 use super::footage::Footage;
 use super::gradients::{Found, Wanted, gradients as gradients_of};
 use super::initial;
-use super::loss::{IGNORED, has_counting_pixel};
+use super::loss::has_counting_pixel;
 use super::optimizer::AdamW;
 use super::parameters::Parameters;
 use crate::checkpoint::{ModelCard, ModelFile, Preprocessing, Source, Weights, adopt, source};
@@ -306,7 +306,7 @@ impl Trainer {
         let weights = self.parameters.weights()?;
         let builder = weights.builder(DType::F32, &self.place.device);
         let model = MaSam::new(&self.card.model, FactMode::Folded, builder)?;
-        let mut confusion = Confusion::new(self.card.classes.len(), IGNORED);
+        let mut confusion = Confusion::new(self.card.classes.len())?;
         let (frames, side) = (self.config.clips.frames, footage.side());
         let stride = self.config.clips.stride[0];
         for sequence in footage.sequences() {

@@ -74,7 +74,15 @@ impl Scratch {
         let scratch = Self(folder);
         scratch.make_videos(frames);
         scratch.make_checkpoints();
+        scratch.make_data_set();
         scratch
+    }
+
+    /// A data set in EndoVis 2018's layout: enough sequences for one of the validation split.
+    fn make_data_set(&self) {
+        let ran =
+            self.shell("masam phantom --out endovis2018 --sequences 2 --frames 2 --size 320x256 --seed 5");
+        assert!(ran.success, "{}", ran.text);
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -7,6 +7,7 @@
 //! bytes can hold, and all of them against a bound on the whole.
 
 use super::shown;
+use crate::checkpoint::regular_file;
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::fs::File;
@@ -75,13 +76,7 @@ impl Archive {
     /// Opens the archive at `path` and checks its directory.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let fail = |cause: String| Error::file(path, cause);
-        // Before opening: a pipe would block.
-        let metadata = std::fs::metadata(path).map_err(|err| fail(err.to_string()))?;
-        if !metadata.is_file() {
-            return Err(fail("is not a regular file".into()));
-        }
-        let mut file = File::open(path).map_err(|err| fail(err.to_string()))?;
-        let file_bytes = file.metadata().map_err(|err| fail(err.to_string()))?.len();
+        let (mut file, file_bytes) = regular_file::open(path)?;
         check_start(&mut file).map_err(fail)?;
         check_zip64_ends(&mut file, file_bytes).map_err(fail)?;
 

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
@@ -102,7 +102,7 @@ fn write_archive<'a>(
     let options = SimpleFileOptions::default()
         .compression_method(CompressionMethod::Stored)
         .with_alignment(ALIGNMENT_BYTES);
-    let mut zip = ZipWriter::new(BufWriter::new(file));
+    let mut zip = ZipWriter::new(Quiet::new(BufWriter::new(file)));
     zip.start_file("archive/data.pkl", options)?;
     zip.write_all(pickle)?;
     zip.start_file("archive/byteorder", options)?;
@@ -119,9 +119,72 @@ fn write_archive<'a>(
     zip.write_all(b"3\n")?;
     let file = zip
         .finish()?
+        .inner
         .into_inner()
         .map_err(io::IntoInnerError::into_error)?;
     Ok(file.sync_all()?)
+}
+
+/// A writer that reports its first failure and then takes all that comes. A `ZipWriter` that is given up tries to
+/// finish the archive, and prints when it cannot; by then the failure has been reported.
+struct Quiet<W> {
+    inner: W,
+    failed: bool,
+    /// What a writer that still worked would answer.
+    position: u64,
+}
+
+impl<W> Quiet<W> {
+    fn new(inner: W) -> Self {
+        Self {
+            inner,
+            failed: false,
+            position: 0,
+        }
+    }
+
+    fn noted<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        self.failed |= result
+            .as_ref()
+            .is_err_and(|err| err.kind() != io::ErrorKind::Interrupted);
+        result
+    }
+}
+
+impl<W: Write> Write for Quiet<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = if self.failed {
+            bytes.len()
+        } else {
+            let written = self.inner.write(bytes);
+            self.noted(written)?
+        };
+        self.position = self.position.saturating_add(written as u64);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.failed {
+            return Ok(());
+        }
+        let flushed = self.inner.flush();
+        self.noted(flushed)
+    }
+}
+
+impl<W: Seek> Seek for Quiet<W> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.position = if self.failed {
+            match to {
+                SeekFrom::Start(position) => position,
+                SeekFrom::Current(by) | SeekFrom::End(by) => self.position.saturating_add_signed(by),
+            }
+        } else {
+            let position = self.inner.seek(to);
+            self.noted(position)?
+        };
+        Ok(self.position)
+    }
 }
 
 fn write_tensor(out: &mut impl Write, tensor: &Tensor) -> Result<(), Failure> {

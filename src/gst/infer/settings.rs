@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::geometry::{Rect, Size};
-use crate::runtime::OpenOptions;
+use crate::runtime::{CLIP_FRAMES, OpenOptions};
 use crate::segmenter::SegmenterSpec;
 use crate::stream::Spacing;
 use crate::stream::window::{MAX_STRIDE_FRAMES, Window};
@@ -216,7 +216,7 @@ pub(super) fn properties() -> &'static [glib::ParamSpec] {
                 .nick("Hop")
                 .blurb("Frames served by one clip in exact mode; above 1 only with emit=newest and frame-stride=1")
                 .minimum(1)
-                .maximum(64)
+                .maximum(CLIP_FRAMES as u32)
                 .default_value(default.hop)
                 .mutable_ready()
                 .build(),

@@ -5,16 +5,14 @@ use super::pool::PoolWatch;
 use super::session::Session;
 use super::settings::{Mode, Roi};
 use crate::error::Result;
-use crate::geometry::{ModelSquare, Orientation, Rect, Size};
+use crate::geometry::{ModelSquare, Rect, Size};
 use crate::kernels::picture::region::RegionFinder;
-use crate::kernels::picture::resize::AreaResizer;
-use crate::kernels::picture::resize_reference::resize_reference;
 use crate::prompt::FramePrompt;
 use crate::segmenter::{ModelFrame, Prompt, Resize, SegmentError, SegmenterSpec, StreamId};
 use crate::stream::engine::Counts;
 use crate::stream::stats::Recent;
 use crate::stream::worker::unique_stream;
-use crate::stream::{Emit, Engine, EngineConfig, ExactConfig, FrameTime, LiveConfig, Port, Window};
+use crate::stream::{Emit, Engine, EngineConfig, ExactConfig, FrameTime, LiveConfig, Port, Squarer, Window};
 use gstreamer as gst;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -290,12 +288,9 @@ impl State {
 /// Assumed between frames where the caps name no rate: 60 Hz, so that enough buffers are asked for.
 const UNKNOWN_FRAME_NANOS: u64 = 1_000_000_000 / 60;
 
-/// Looks at frames: keeps the tables of the resize between them.
+/// Looks at frames.
 pub(super) struct Eye {
-    side_px: u32,
-    resize: Resize,
-    orientation: Orientation,
-    resizer: Option<AreaResizer>,
+    squarer: Squarer,
     finder: Option<RegionFinder>,
 }
 
@@ -304,22 +299,14 @@ impl Eye {
     pub fn new(spec: &SegmenterSpec, live: bool, finder: Option<RegionFinder>) -> Self {
         let resize = if live { Resize::Area } else { spec.resize };
         Self {
-            side_px: spec.side_px,
-            resize,
-            orientation: spec.orientation,
-            resizer: None,
+            squarer: Squarer::new(spec.side_px, resize, spec.orientation),
             finder,
         }
     }
 
     /// What `region` becomes.
     pub fn square(&self, region: Rect) -> ModelSquare {
-        ModelSquare {
-            region,
-            side_px: self.side_px,
-            orientation: self.orientation,
-            alignment: self.resize.alignment(),
-        }
+        self.squarer.model_square(region)
     }
 
     /// The region of interest as the frame in `buffer` shows it; `None` when nothing new can be said of it.
@@ -350,24 +337,9 @@ impl Eye {
     /// # Errors
     /// A buffer that does not hold a picture of `format`.
     pub fn look(&mut self, format: &Format, buffer: &gst::BufferRef, region: Rect) -> Result<ModelFrame> {
-        let bytes = Size::square(self.side_px).area() * 3;
-        let mut rgb: Arc<[u8]> = std::iter::repeat_n(0, bytes).collect();
-        // Nobody else has it yet.
-        if let Some(square) = Arc::get_mut(&mut rgb) {
-            format.with_picture(buffer, region, |picture, region| match self.resize {
-                Resize::Reference => {
-                    resize_reference(picture, region, self.side_px, self.orientation, square)
-                }
-                Resize::Area => {
-                    let resizer = match &mut self.resizer {
-                        Some(resizer) if resizer.region() == region.size() => resizer,
-                        slot => slot.insert(AreaResizer::new(region.size(), self.side_px)?),
-                    };
-                    resizer.resize(picture, region, self.orientation, square)
-                }
-            })?;
-        }
-        Ok(ModelFrame { rgb })
+        format.with_picture(buffer, region, |picture, region| {
+            self.squarer.square(picture, region)
+        })
     }
 }
 
