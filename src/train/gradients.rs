@@ -1,12 +1,12 @@
 //! Loss and gradients of one batch, with every intermediate result kept, or with the blocks' inputs alone.
 //!
-//! Kept inputs cost a second forward pass through the blocks and save most of the memory: going backward, a block is
-//! run again from its input, and the gradient g of its output y goes through it as the gradient of `sum(y g)`.
+//! Kept inputs cost a second forward pass and save most of the memory: going backward, the decoder is run again image
+//! by image and each block from its input, and the gradient g of an output y goes through it as that of `sum(y g)`.
 
 use super::batches::Batch;
 use super::loss::{LossConfig, Losses, losses_with};
 use super::parameters::Parameters;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::image_encoder::Features;
 use crate::model::{MaSam, Prompts};
 use candle_core::backprop::GradStore;
@@ -20,7 +20,7 @@ pub enum Kept {
     /// Every intermediate result.
     #[default]
     Everything,
-    /// The inputs of the image encoder's blocks; what is inside them is computed again.
+    /// The inputs of the image encoder's blocks and of the decoder; what is inside them is computed again.
     BlockInputs,
 }
 
@@ -68,8 +68,8 @@ fn finish(logits: &Tensor, batch: &Batch, wanted: &Wanted<'_>) -> Result<Found> 
     let losses = losses_with(&logits.to_dtype(DType::F32)?, &batch.labels, wanted.loss)?;
     let finite = losses.total.to_dtype(DType::F64)?.to_scalar::<f64>()?.is_finite();
     let gradients = match finite {
-        true if wanted.scale == 1.0 => Some(losses.total.backward()?),
-        true => Some((&losses.total * wanted.scale)?.backward()?),
+        true if wanted.scale == 1.0 => Some(backward(&losses.total)?),
+        true => Some(backward(&(&losses.total * wanted.scale)?)?),
         false => None, // They would be no better.
     };
     // A loss that knew how it was made would keep everything it was made from.
@@ -104,30 +104,27 @@ fn from_block_inputs(
         trained_so_far |= y.track_op();
         inputs.push((std::mem::replace(&mut x, y.detach()), before, trained_so_far));
         if encoder.is_skip(index) {
-            skips.insert(0, (index, Var::from_tensor(&x)?));
+            skips.insert(0, (index, x.clone()));
         }
     }
-    let last = Var::from_tensor(&x)?;
+    let skip_outputs: Vec<&Tensor> = skips.iter().map(|(_, output)| output).collect();
+    let (mut found, mut all, head) =
+        match decoder_gradients(model, parameters, &x, &skip_outputs, batch, wanted)? {
+            (found, Some((all, head))) => (found, all, head),
+            (found, None) => return Ok(found),
+        };
     drop(x);
-    let features = Features {
-        grid: encoder.finish(last.as_tensor())?,
-        skips: skips.iter().map(|(_, skip)| skip.as_tensor().clone()).collect(),
-    };
-    let logits = model.decode(&features, &Prompts::default())?.logits;
-    drop(features);
-    let mut found = finish(&logits, batch, wanted)?;
-    drop(logits);
-    let Some(mut all) = found.gradients.take() else {
-        return Ok(found);
-    };
-    let mut gradient = all.remove(last.as_tensor());
-    drop(last);
+    let mut head = head.into_iter();
+    let mut gradient = head.next();
+    let mut of_skips: Vec<(usize, Tensor)> = skips.iter().map(|(index, _)| *index).zip(head).collect();
+    drop(skips);
     for (index, (input, before, so_far)) in inputs.into_iter().enumerate().rev() {
-        if let Some((_, skip)) = skips.iter().find(|(at, _)| *at == index) {
-            gradient = match (gradient, all.remove(skip.as_tensor())) {
-                (Some(a), Some(b)) => Some((a + b)?),
-                (a, b) => a.or(b),
-            };
+        if let Some(at) = of_skips.iter().position(|(skip, _)| *skip == index) {
+            let (_, own) = of_skips.swap_remove(at);
+            gradient = Some(match gradient {
+                Some(later) => (later + own)?,
+                None => own,
+            });
         }
         let Some(own) = gradient.take().filter(|_| so_far) else {
             break;
@@ -149,9 +146,80 @@ fn from_block_inputs(
     Ok(found)
 }
 
+/// Gradients of the parameters behind the encoder, then of the encoder's last output and of the skips.
+type Behind = (GradStore, Vec<Tensor>);
+
+/// Neck and decoder, one image at a time: the loss needs all logits at once, but nothing else of the images.
+fn decoder_gradients(
+    model: &MaSam,
+    parameters: &Parameters,
+    last: &Tensor,
+    skips: &[&Tensor],
+    batch: &Batch,
+    wanted: &Wanted<'_>,
+) -> Result<(Found, Option<Behind>)> {
+    let decode = |inputs: &[Tensor]| -> Result<Tensor> {
+        let (last, skips) = inputs
+            .split_first()
+            .ok_or_else(|| Error::tensor("features", "there are none"))?;
+        let features = Features {
+            grid: model.image_encoder().finish(last)?,
+            skips: skips.to_vec(),
+        };
+        Ok(model.decode(&features, &Prompts::default())?.logits)
+    };
+    let of_image = |image: usize| -> candle_core::Result<Vec<Tensor>> {
+        let whole = std::iter::once(last).chain(skips.iter().copied());
+        whole.map(|x| x.narrow(0, image, 1)).collect()
+    };
+    let images = last.dim(0)?;
+    let logits = (0..images)
+        .map(|image| Ok(decode(&of_image(image)?)?.detach()))
+        .collect::<Result<Vec<_>>>()?;
+    let logits = Var::from_tensor(&Tensor::cat(&logits, 0)?)?;
+    let mut found = finish(logits.as_tensor(), batch, wanted)?;
+    let Some(mut all) = found.gradients.take() else {
+        return Ok((found, None));
+    };
+    let Some(slopes) = all.remove(logits.as_tensor()) else {
+        return Err(Error::tensor("logits", "the loss does not depend on them"));
+    };
+    drop(logits);
+    let mut of_inputs = vec![Vec::with_capacity(images); 1 + skips.len()];
+    for image in 0..images {
+        let inputs = of_image(image)?
+            .iter()
+            .map(|x| Ok(Var::from_tensor(x)?.into_inner()))
+            .collect::<Result<Vec<_>>>()?;
+        let mut own = through(&decode(&inputs)?, &slopes.narrow(0, image, 1)?)?;
+        for (of_input, input) in of_inputs.iter_mut().zip(&inputs) {
+            of_input.push(own.remove(input).map_or_else(|| input.zeros_like(), Ok)?);
+        }
+        parameters.add_gradients(&mut all, &own)?;
+    }
+    let of_inputs = of_inputs
+        .iter()
+        .map(|own| Tensor::cat(own, 0))
+        .collect::<candle_core::Result<_>>()?;
+    Ok((found, Some((all, of_inputs))))
+}
+
+/// The gradients of `total`, detached: as they come they know how they were made, and keep everything that they were
+/// made from.
+fn backward(total: &Tensor) -> Result<GradStore> {
+    let mut gradients = total.backward()?;
+    let ids: Vec<_> = gradients.get_ids().copied().collect();
+    for id in ids {
+        if let Some(gradient) = gradients.get_id(id).map(Tensor::detach) {
+            gradients.insert_id(id, gradient);
+        }
+    }
+    Ok(gradients)
+}
+
 /// Gradients behind `y`, whose own is `gradient`.
 fn through(y: &Tensor, gradient: &Tensor) -> Result<GradStore> {
-    Ok((y * gradient.detach())?.sum_all()?.backward()?)
+    backward(&(y * gradient.detach())?.sum_all()?)
 }
 
 #[cfg(test)]
