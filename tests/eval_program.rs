@@ -62,9 +62,16 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// The placeholder model that comes along.
+/// A placeholder of the demo model, made once for all tests.
 fn model() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/demo.safetensors")
+    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("placeholder.safetensors");
+        good(&["convert", "--untrained", "demo", "-o", text(&path)]);
+        folder
+    });
+    folder.path().join("placeholder.safetensors")
 }
 
 const FRAMES: usize = 5;
