@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use masam::checkpoint::Weights;
 use masam::train::batches::{Batch, Recipe};
 use masam::train::gradients::Kept;
-use masam::train::{Trained, Trainer};
+use masam::train::{Rule, Trained, Trainer};
 use train_support::{CLASSES, SIDE, cpu, tiny, two_clips};
 
 fn values(x: &Tensor) -> Vec<f32> {
@@ -138,12 +138,20 @@ fn labels_of_one_class_or_none_are_survived() {
 
 #[test]
 fn a_state_goes_on_bit_for_bit() {
+    for matrices in [Rule::Adamw, Rule::Muon] {
+        goes_on(matrices);
+    }
+}
+
+/// A run in one piece against one that is broken off and goes on with its batches side by side.
+fn goes_on(matrices: Rule) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.safetensors");
     let mut config = tiny();
     config.augment = Default::default();
     config.clips.stride = [1, 2];
     config.clips.accumulate = 2;
+    config.optimizer.matrices = matrices;
     let footage = two_clips();
     let (mut whole, recipe) = trainer(&config);
     let run = |trainer: &mut Trainer, steps: std::ops::Range<u64>| -> Vec<(f64, f64)> {
@@ -158,7 +166,9 @@ fn a_state_goes_on_bit_for_bit() {
     assert_eq!(run(&mut first, 0..3), losses[..3]);
     first.save(&path).unwrap();
     drop(first);
-    let mut second = Trainer::resume(&config, &path, &cpu(DType::F32)).unwrap();
+    let mut side_by_side = config.clone();
+    side_by_side.clips.at_once = 2;
+    let mut second = Trainer::resume(&side_by_side, &path, &cpu(DType::F32)).unwrap();
     assert_eq!(second.progress().step, 3);
     assert_eq!(run(&mut second, 3..6), losses[3..]);
     let (whole, second) = (

@@ -58,6 +58,16 @@ impl simd::Body for SlopeRows<'_> {
     }
 }
 
+/// GELU of every element of `x` into `y`.
+pub(super) fn gelu_rows(x: &[f32], y: &mut [f32]) {
+    simd::dispatch(GeluRows { x, y });
+}
+
+/// Its slopes at `x`, times `grad`, into `slopes`.
+pub(super) fn slope_rows(x: &[f32], grad: &[f32], slopes: &mut [f32]) {
+    simd::dispatch(SlopeRows { x, grad, slopes });
+}
+
 impl CustomOp1 for GeluOp {
     fn name(&self) -> &'static str {
         "gelu"
@@ -67,10 +77,7 @@ impl CustomOp1 for GeluOp {
         let x = super::contiguous_f32(x, layout)?;
         let mut y = vec![0f32; x.len()];
         for_rows(&mut y, 1, |first, y| {
-            simd::dispatch(GeluRows {
-                x: &x[first..first + y.len()],
-                y,
-            });
+            gelu_rows(&x[first..first + y.len()], y);
         });
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
@@ -82,7 +89,7 @@ impl CustomOp1 for GeluOp {
             super::with_elements(&grad, |grad| {
                 for_rows(&mut slopes, 1, |first, slopes| {
                     let (x, grad) = (&x[first..][..slopes.len()], &grad[first..][..slopes.len()]);
-                    simd::dispatch(SlopeRows { x, grad, slopes });
+                    slope_rows(x, grad, slopes);
                 });
                 Ok(())
             })

@@ -132,6 +132,37 @@ fn dot(g: &[f32], x: &[f32], mean: f32) -> f32 {
     strands.iter().sum::<f32>() + rest.map(|(g, x)| g * (x - mean)).sum::<f32>()
 }
 
+/// Normalises the rows of `x` into `y`.
+pub(super) fn norm_rows(x: &[f32], weight: &[f32], bias: &[f32], eps: f64, y: &mut [f32]) {
+    simd::dispatch(Rows {
+        x,
+        weight,
+        bias,
+        y,
+        eps: eps as f32,
+    });
+}
+
+/// Gradients of [`norm_rows`], `grad` being that of `y`: that of `x` into `grad_x`; those of weight and bias are added
+/// to `sums`, one after the other.
+pub(super) fn slopes_of_rows(
+    x: &[f32],
+    grad: &[f32],
+    weight: &[f32],
+    eps: f64,
+    grad_x: &mut [f32],
+    sums: &mut [f32],
+) {
+    simd::dispatch(Slopes {
+        x,
+        grad,
+        weight,
+        grad_x,
+        sums,
+        eps: eps as f32,
+    });
+}
+
 impl CustomOp3 for LayerNormOp {
     fn name(&self) -> &'static str {
         "layer-norm"
@@ -156,14 +187,13 @@ impl CustomOp3 for LayerNormOp {
         let bias = super::contiguous_f32(bias, bias_layout)?;
         let mut y = vec![0f32; x.len()];
         for_rows(&mut y, width, |first, y| {
-            let x = &x[first * width..first * width + y.len()];
-            simd::dispatch(Rows {
-                x,
+            norm_rows(
+                &x[first * width..first * width + y.len()],
                 weight,
                 bias,
+                self.eps,
                 y,
-                eps: self.eps as f32,
-            });
+            );
         });
         Ok((CpuStorage::F32(y), x_layout.shape().clone()))
     }
@@ -191,15 +221,7 @@ impl CustomOp3 for LayerNormOp {
                         .zip(x.par_chunks(strip).zip(grad.par_chunks(strip)))
                         .map(|(grad_x, (x, grad))| {
                             let mut sums = vec![0f32; 2 * width];
-                            let (eps, sums_of) = (self.eps as f32, &mut sums[..]);
-                            simd::dispatch(Slopes {
-                                x,
-                                grad,
-                                weight,
-                                grad_x,
-                                sums: sums_of,
-                                eps,
-                            });
+                            slopes_of_rows(x, grad, weight, self.eps, grad_x, &mut sums);
                             sums
                         })
                         .collect();

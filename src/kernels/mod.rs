@@ -5,6 +5,8 @@
 
 pub mod argmax;
 pub mod attention;
+pub mod class_product;
+pub mod fused;
 pub mod gelu;
 pub mod layer_norm;
 pub mod linear;
@@ -19,6 +21,11 @@ use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor, ba
 /// Whether the CPU's float32 twins apply to this tensor.
 fn is_cpu_f32(x: &Tensor) -> bool {
     matches!(x.device(), Device::Cpu) && x.dtype() == DType::F32
+}
+
+/// Whether an operation on these tensors is part of a training step that the CPU's float32 twins can take.
+pub(crate) fn is_trained_on_cpu(x: &Tensor, weights: &[&Tensor]) -> bool {
+    is_cpu_f32(x) && (x.track_op() || weights.iter().any(|w| w.track_op()))
 }
 
 /// The elements of a contiguous float32 tensor.

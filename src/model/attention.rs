@@ -2,9 +2,11 @@
 //! decomposed relative positions over a partition or the whole grid, one projection back.
 
 use super::fact::{Fact, SharedFactors};
-use super::layers::Linear;
+use super::layers::{LayerNorm, Linear};
 use super::masam::FactMode;
 use crate::kernels::attention::{Span, attention};
+use crate::kernels::fused::{AttentionStage, fused, pack};
+use crate::kernels::is_trained_on_cpu;
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
@@ -44,6 +46,32 @@ impl Attention {
             rel_pos_w: weights.get((entries, head_width), "rel_pos_w")?,
             span,
         })
+    }
+
+    /// `x + attention(norm(x))`, `[images, height, width, channels]` to the same; in training as one operation, unless
+    /// FacT stands apart.
+    pub(crate) fn residual(&self, x: &Tensor, norm: &LayerNorm) -> Result<Tensor> {
+        let weights = [
+            &norm.weight,
+            &norm.bias,
+            &self.qkv.weight,
+            &self.qkv.bias,
+            &self.proj.weight,
+            &self.proj.bias,
+            &self.rel_pos_h,
+            &self.rel_pos_w,
+        ];
+        if self.fact.is_some() || !is_trained_on_cpu(x, &weights) {
+            return x + self.forward(&norm.forward(x)?)?;
+        }
+        let (_, height, width, channels) = x.dims4()?;
+        let stage = AttentionStage {
+            grid: (height, width),
+            width: channels,
+            span: self.span,
+            eps: norm.eps,
+        };
+        fused(x, &pack(&weights)?, stage)
     }
 
     /// `[images, height, width, channels]` to the same.

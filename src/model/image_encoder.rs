@@ -67,11 +67,11 @@ impl Block {
         if let Some(adapter) = &self.adapter_1 {
             x = adapter.forward(&x, frames)?;
         }
-        x = (&x + self.attn.forward(&self.norm1.forward(&x)?)?)?;
+        x = self.attn.residual(&x, &self.norm1)?;
         if let Some(adapter) = &self.adapter_2 {
             x = adapter.forward(&x, frames)?;
         }
-        &x + self.mlp.forward(&self.norm2.forward(&x)?)?
+        self.mlp.residual(&x, &self.norm2)
     }
 }
 

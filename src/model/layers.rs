@@ -2,7 +2,8 @@
 //!
 //! All tensors are channels last. Paths in `weights` are the canonical names.
 
-use crate::kernels::{gelu::gelu, layer_norm::layer_norm, linear::linear};
+use crate::kernels::fused::{MlpStage, UpscaleStage, fused, pack};
+use crate::kernels::{gelu::gelu, is_trained_on_cpu, layer_norm::layer_norm, linear::linear};
 use candle_core::{D, Result, Tensor};
 use candle_nn::VarBuilder;
 
@@ -36,9 +37,9 @@ impl Linear {
 /// Norm over the last dimension; with channels last it serves SAM's `LayerNorm` and `LayerNorm2d` alike.
 #[derive(Debug, Clone)]
 pub struct LayerNorm {
-    weight: Tensor,
-    bias: Tensor,
-    eps: f64,
+    pub(crate) weight: Tensor,
+    pub(crate) bias: Tensor,
+    pub(crate) eps: f64,
 }
 
 impl LayerNorm {
@@ -83,6 +84,29 @@ impl Mlp {
             lin2: Linear::new(hidden, width, weights.pp("lin2"))?,
             activation,
         })
+    }
+
+    /// `x + mlp(norm(x))`, `[images, height, width, channels]` to the same; in training as one operation.
+    pub(crate) fn residual(&self, x: &Tensor, norm: &LayerNorm) -> Result<Tensor> {
+        let weights = [
+            &norm.weight,
+            &norm.bias,
+            &self.lin1.weight,
+            &self.lin1.bias,
+            &self.lin2.weight,
+            &self.lin2.bias,
+        ];
+        if self.activation != Activation::Gelu || !is_trained_on_cpu(x, &weights) {
+            return x + self.forward(&norm.forward(x)?)?;
+        }
+        let (_, height, width, channels) = x.dims4()?;
+        let stage = MlpStage {
+            tokens: height * width,
+            width: channels,
+            hidden: self.lin1.weight.dim(0)?,
+            eps: norm.eps,
+        };
+        fused(x, &pack(&weights)?, stage)
     }
 
     /// `[.., width]` to the same.
@@ -208,6 +232,29 @@ impl Upscale {
             weight,
             bias: weights.get(outputs, "bias")?,
         })
+    }
+
+    /// This, the norm if there is one, and GELU; in training as one operation.
+    pub(crate) fn activated(&self, x: &Tensor, norm: Option<&LayerNorm>) -> Result<Tensor> {
+        let mut weights = vec![&self.weight, &self.bias];
+        weights.extend(norm.iter().flat_map(|norm| [&norm.weight, &norm.bias]));
+        if !is_trained_on_cpu(x, &weights) {
+            let y = self.forward(x)?;
+            return gelu(&match norm {
+                Some(norm) => norm.forward(&y)?,
+                None => y,
+            });
+        }
+        let (_, height, width, inputs) = x.dims4()?;
+        let stage = UpscaleStage {
+            grid: (height, width),
+            inputs,
+            outputs: self.weight.dim(1)?,
+            norm_eps: norm.map(|norm| norm.eps),
+        };
+        let squares = self.weight.permute((2, 3, 1, 0))?.contiguous()?; // [2, 2, outputs, inputs]
+        weights[0] = &squares;
+        fused(x, &pack(&weights)?, stage)
     }
 
     /// `[images, height, width, inputs]` to `[images, 2 * height, 2 * width, outputs]`.

@@ -11,7 +11,7 @@ use super::layers::{ENCODER_EPS, LayerNorm, Linear, Mlp3, Upscale};
 use super::prompt_encoder::EncodedPrompts;
 use super::resize;
 use super::transformer::TwoWayTransformer;
-use crate::kernels::gelu::gelu;
+use crate::kernels::{class_product::class_product, gelu::gelu};
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
@@ -104,11 +104,14 @@ impl MaskDecoder {
 
         let mut x = image.reshape((images, side, side, width))?;
         for (i, step) in self.steps.iter().enumerate() {
+            let skip = step.skip_projection.as_ref().zip(features.skips.get(i));
+            let Some((projection, skip)) = skip else {
+                x = step.upscale.activated(&x, step.norm.as_ref())?;
+                continue;
+            };
             x = step.upscale.forward(&x)?;
-            if let (Some(projection), Some(skip)) = (&step.skip_projection, features.skips.get(i)) {
-                let (_, height, width, _) = x.dims4()?;
-                x = (x + resize::channels_last(&projection.forward(skip)?, (height, width))?)?;
-            }
+            let (_, height, width, _) = x.dims4()?;
+            x = (x + resize::channels_last(&projection.forward(skip)?, (height, width))?)?;
             if let Some(norm) = &step.norm {
                 x = norm.forward(&x)?;
             }
@@ -120,9 +123,7 @@ impl MaskDecoder {
             .collect::<Result<Vec<_>>>()?;
         let kernels = Tensor::cat(&kernels, 1)?; // [images, classes, channels]
         let pixels = x.reshape((images, height * width, channels))?;
-        let logits = kernels
-            .matmul(&pixels.t()?)?
-            .reshape((images, (), height, width))?;
+        let logits = class_product(&kernels, &pixels)?.reshape((images, (), height, width))?;
         let iou = self
             .iou_prediction_head
             .forward(&tokens.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?)?;

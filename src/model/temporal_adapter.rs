@@ -4,7 +4,8 @@
 //! t-1, t, t+1, causal ones at t-2, t-1, t; frames outside the clip are zero.
 
 use super::layers::{ENCODER_EPS, LayerNorm};
-use crate::kernels::{gelu::gelu, linear::linear};
+use crate::kernels::fused::{AdapterStage, fused, pack};
+use crate::kernels::{gelu::gelu, is_trained_on_cpu, linear::linear};
 use crate::segmenter::Temporal;
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -66,12 +67,34 @@ impl TemporalAdapter {
     pub fn forward(&self, x: &Tensor, frames: usize) -> Result<Tensor> {
         let (images, height, width, _) = x.dims4()?;
         let adapter = self.down.dim(0)?;
-        let none = self.taps_bias.zeros_like()?;
-        let low = linear(&self.norm.forward(x)?, &self.down, &none)?;
+        let weights = [
+            &self.norm.weight,
+            &self.norm.bias,
+            &self.down,
+            &self.taps,
+            &self.taps_bias,
+            &self.up,
+        ];
         let (before, after) = match self.temporal {
             Temporal::Centered => (1, 1),
             Temporal::Causal => (2, 0),
         };
+        if is_trained_on_cpu(x, &weights) {
+            let stage = AdapterStage {
+                frames,
+                tokens: height * width,
+                width: x.dim(3)?,
+                adapter,
+                before,
+                eps: self.norm.eps,
+            };
+            let taps = self.taps.reshape((adapter, adapter, 3))?.permute((2, 0, 1))?; // [3, adapter, adapter]
+            let [norm, norm_bias, down, _, taps_bias, up] = weights;
+            let packed = pack(&[norm, norm_bias, down, &taps.contiguous()?, taps_bias, up])?;
+            return fused(x, &packed, stage);
+        }
+        let none = self.taps_bias.zeros_like()?;
+        let low = linear(&self.norm.forward(x)?, &self.down, &none)?;
         let low = low
             .reshape((images / frames, frames, height * width, adapter))?
             .pad_with_zeros(1, before, after)?; // [batch, frames + 2, height * width, adapter]

@@ -122,6 +122,9 @@ pub struct Clips {
     pub batch: usize,
     /// Batches whose gradients make one step.
     pub accumulate: usize,
+    /// Of those batches, how many are worked on side by side on the CPU, each on its share of the threads: faster, and
+    /// as many times the memory. The result is the same.
+    pub at_once: usize,
     /// What is kept of a batch until its gradients are known: `everything`, or `block-inputs` where memory is short.
     pub kept: Kept,
     /// Share of clips, 0 to 1, that are drawn by class: first a class, each as often as any other, then a frame that
@@ -136,6 +139,7 @@ impl Default for Clips {
             stride: [1, 1],
             batch: 3,
             accumulate: 1,
+            at_once: 1,
             kept: Kept::default(),
             by_class: 0.0,
         }
@@ -246,6 +250,7 @@ impl TrainConfig {
             stride,
             batch,
             accumulate,
+            at_once,
             by_class,
             kept: _,
         } = self.clips;
@@ -275,6 +280,12 @@ impl TrainConfig {
             "it has to be 1 to 1024",
         );
         check(
+            (1..=accumulate.max(1)).contains(&at_once),
+            "clips.at_once",
+            &at_once,
+            "it has to be 1 to clips.accumulate",
+        );
+        check(
             (0.0..=1.0).contains(&by_class),
             "clips.by_class",
             &by_class,
@@ -285,6 +296,7 @@ impl TrainConfig {
             beta_2,
             eps,
             decay,
+            matrices: _,
         } = self.optimizer;
         for (field, beta) in [("optimizer.beta_1", beta_1), ("optimizer.beta_2", beta_2)] {
             check(

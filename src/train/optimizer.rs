@@ -9,6 +9,7 @@
 //!
 //! On the CPU all of it happens in place, in parallel, and reads every number once per formula.
 
+use super::muon;
 use super::parameters::Parameters;
 use crate::error::Result;
 use candle_core::backprop::GradStore;
@@ -29,6 +30,19 @@ pub struct AdamWConfig {
     pub eps: f64,
     /// Weight decay per step over the learning rate.
     pub decay: f64,
+    /// What moves the layers' matrices; everything else is moved by AdamW.
+    pub matrices: Rule,
+}
+
+/// What moves a matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rule {
+    /// AdamW, as published.
+    #[default]
+    Adamw,
+    /// [`muon`]: fewer steps for a model that starts from nothing. For the CPU.
+    Muon,
 }
 
 impl Default for AdamWConfig {
@@ -38,6 +52,7 @@ impl Default for AdamWConfig {
             beta_2: 0.999,
             eps: 1e-8,
             decay: 0.1,
+            matrices: Rule::Adamw,
         }
     }
 }
@@ -99,7 +114,13 @@ impl AdamW {
             config: self.config,
             rate,
         };
-        for (name, var) in parameters.trained() {
+        let by_muon = |name: &str, var: &Var| {
+            self.config.matrices == Rule::Muon && muon::applies_to(name, var.as_tensor().dims())
+        };
+        let (matrices, rest): (Vec<_>, Vec<_>) =
+            parameters.trained().partition(|(name, var)| by_muon(name, var));
+        self.step_matrices(&matrices, gradients, rate, factor)?;
+        for (name, var) in rest {
             let Some(gradient) = gradients.get(var.as_tensor()) else {
                 continue;
             };
@@ -120,6 +141,50 @@ impl AdamW {
             } else {
                 change.reference(var, &(gradient * factor)?, moments)?;
             }
+        }
+        Ok(())
+    }
+}
+
+impl AdamW {
+    /// A step of Muon for each of `matrices`. Their momentum is kept as a first moment; there is no second.
+    fn step_matrices(
+        &mut self,
+        matrices: &[(&String, &Var)],
+        gradients: &GradStore,
+        rate: f64,
+        factor: f64,
+    ) -> Result<()> {
+        let flat = |x: &Tensor| -> Result<Vec<f32>> { Ok(x.flatten_all()?.to_vec1::<f32>()?) };
+        let mut moving = Vec::with_capacity(matrices.len());
+        for &(name, var) in matrices {
+            let Some(gradient) = gradients.get(var.as_tensor()) else {
+                continue;
+            };
+            let (size, gradient) = (var.dims2()?, flat(gradient)?);
+            let momentum = match self.moments.get(name) {
+                Some(moments) => flat(&moments.first)?,
+                None => vec![0.0; gradient.len()],
+            };
+            let weights = flat(var.as_tensor())?;
+            let matrix = muon::Matrix {
+                size,
+                weights,
+                momentum,
+                gradient,
+            };
+            moving.push((name, var, matrix));
+        }
+        let (rate, decay, factor) = (rate as f32, self.config.decay as f32, factor as f32);
+        moving
+            .par_iter_mut()
+            .try_for_each(|(_, _, matrix)| matrix.step(rate, decay, factor))?;
+        for (name, var, matrix) in moving {
+            let device = var.device();
+            let first = Tensor::from_vec(matrix.momentum, matrix.size, device)?;
+            let second = Tensor::zeros(1, DType::F32, device)?;
+            var.set(&Tensor::from_vec(matrix.weights, matrix.size, device)?)?;
+            self.moments.insert(name.clone(), Moments { first, second });
         }
         Ok(())
     }
@@ -198,6 +263,7 @@ impl Change {
             beta_2,
             eps,
             decay,
+            ..
         } = self.config;
         moments.first = ((&moments.first * beta_1)? + (gradient * (1.0 - beta_1))?)?;
         moments.second = ((&moments.second * beta_2)? + (gradient.sqr()? * (1.0 - beta_2))?)?;

@@ -7,7 +7,7 @@ use super::gradients::{Found, Wanted, gradients as gradients_of};
 use super::initial;
 use super::loss::has_counting_pixel;
 use super::optimizer::AdamW;
-use super::parameters::Parameters;
+use super::parameters::{Parameters, Trained};
 use crate::checkpoint::{ModelCard, ModelFile, Preprocessing, Source, Weights, adopt, source};
 use crate::error::{Error, Result};
 use crate::kernels::argmax::argmax;
@@ -18,6 +18,7 @@ use crate::runtime::{Place, tensor_of};
 use crate::segmenter::ModelFrame;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::time::Instant;
 
 /// A training run between two steps.
@@ -29,6 +30,27 @@ pub struct Trainer {
     pub(super) optimizer: AdamW,
     pub(super) progress: Progress,
     place: Place,
+    /// One for each of the batches that are worked on at once; none where that is one.
+    pools: Vec<ThreadPool>,
+}
+
+/// Shares of the CPU's threads for batches that are worked on at once.
+fn pools(at_once: usize) -> Result<Vec<ThreadPool>> {
+    if at_once < 2 {
+        return Ok(Vec::new());
+    }
+    let threads = rayon::current_num_threads().div_ceil(at_once);
+    let pool = |i| {
+        ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(move |thread| format!("masam-batch-{i}-{thread}"))
+            .build()
+            .map_err(|e| Error::Unavailable {
+                what: "a thread pool for training".into(),
+                why: e.to_string(),
+            })
+    };
+    (0..at_once).map(pool).collect()
 }
 
 /// How far a run has come.
@@ -138,6 +160,10 @@ impl Trainer {
                 },
                 ..Progress::default()
             },
+            pools: match place.device.is_cpu() {
+                true => pools(config.clips.at_once)?,
+                false => Vec::new(),
+            },
             place: place.clone(),
             config: config.clone(),
             card,
@@ -172,14 +198,19 @@ impl Trainer {
         &self.parameters
     }
 
-    /// The model as it is, with FacT apart: weights change under it with every step.
+    /// The model as it is, to be built again after each step: where the projections are trained themselves FacT is
+    /// folded into them, which saves its products; where they are frozen it stays apart, which saves their gradients.
     ///
     /// # Errors
     /// Candle's own.
     pub fn model(&self) -> Result<MaSam> {
+        let mode = match self.config.trained {
+            Trained::Full => FactMode::Folded,
+            _ => FactMode::Apart,
+        };
         MaSam::new(
             &self.card.model,
-            FactMode::Apart,
+            mode,
             self.parameters.builder_as(self.place.dtype, &self.place.device),
         )
     }
@@ -198,20 +229,11 @@ impl Trainer {
         };
         let mut sums = [0f64; 3];
         let mut gradients: Option<GradStore> = None;
-        for batch in batches {
-            let found = match has_counting_pixel(&batch.labels, &self.config.loss)? {
-                true => Some(gradients_of(
-                    &model,
-                    &self.parameters,
-                    &batch.brought_to(&self.place.device, self.place.dtype)?,
-                    &wanted,
-                )?),
-                false => None,
-            };
+        for found in self.found(&model, batches, &wanted) {
             let Some(Found {
                 losses,
                 gradients: Some(own),
-            }) = found
+            }) = found?
             else {
                 sums = [f64::NAN; 3];
                 gradients = None;
@@ -296,6 +318,41 @@ impl Trainer {
             rate,
             skipped,
         })
+    }
+
+    /// Losses and gradients of each batch, in order; `None` for one without a pixel to learn from. One after the other
+    /// as they are asked for, or `at_once` of them side by side, each on its share of the threads.
+    fn found<'a>(
+        &'a self,
+        model: &'a MaSam,
+        batches: &'a [Batch],
+        wanted: &'a Wanted<'a>,
+    ) -> Box<dyn Iterator<Item = Result<Option<Found>>> + 'a> {
+        let one = move |batch: &Batch| -> Result<Option<Found>> {
+            if !has_counting_pixel(&batch.labels, wanted.loss)? {
+                return Ok(None);
+            }
+            let batch = batch.brought_to(&self.place.device, self.place.dtype)?;
+            gradients_of(model, &self.parameters, &batch, wanted).map(Some)
+        };
+        if self.pools.is_empty() {
+            return Box::new(batches.iter().map(one));
+        }
+        let waves = batches.chunks(self.pools.len()).flat_map(move |wave| {
+            std::thread::scope(|scope| {
+                let running: Vec<_> = wave
+                    .iter()
+                    .zip(&self.pools)
+                    .map(|(batch, pool)| scope.spawn(move || pool.install(|| one(batch))))
+                    .collect();
+                let panicked = |_| Err(Error::tensor("batch", "the pass through the model panicked"));
+                let ended = running
+                    .into_iter()
+                    .map(|task| task.join().unwrap_or_else(panicked));
+                ended.collect::<Vec<_>>()
+            })
+        });
+        Box::new(waves)
     }
 
     /// The newest output of a clip around every `every`-th frame, against its labels, at the model's side.

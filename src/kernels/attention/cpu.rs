@@ -15,7 +15,12 @@ use rayon::prelude::*;
 /// Scores of one tile: half a megabyte, so that they stay in a core's second-level cache.
 const TILE_SCORES: usize = 1 << 17;
 
-pub(super) fn attention(qkv: &[f32], bias: &[f32], relative: &[f32], sizes: &Sizes) -> Result<Vec<f32>> {
+pub(in crate::kernels) fn attention(
+    qkv: &[f32],
+    bias: &[f32],
+    relative: &[f32],
+    sizes: &Sizes,
+) -> Result<Vec<f32>> {
     let Sizes {
         images,
         height,

@@ -18,14 +18,14 @@ use rayon::prelude::*;
 const TILE_SCORES: usize = 1 << 16;
 
 /// Gradients of qkv, bias and relative, laid out like them.
-pub(super) struct Gradients {
-    pub(super) qkv: Vec<f32>,
-    pub(super) bias: Vec<f32>,
-    pub(super) relative: Vec<f32>,
+pub(in crate::kernels) struct Gradients {
+    pub(in crate::kernels) qkv: Vec<f32>,
+    pub(in crate::kernels) bias: Vec<f32>,
+    pub(in crate::kernels) relative: Vec<f32>,
 }
 
 /// `grad`: `[images, height, width, heads * head_width]`, the gradient of the output.
-pub(super) fn gradients(
+pub(in crate::kernels) fn gradients(
     qkv: &[f32],
     bias: &[f32],
     relative: &[f32],
@@ -237,15 +237,17 @@ impl<'a> Task<'a> {
         let scale = self.sizes.scale() as f32;
         let (queries, keys, entries) = (tile.rows * tile.across, side * side, 2 * (2 * side - 1));
         self.queries.clear();
-        self.queries
-            .extend(tile.tokens(width).flat_map(|at| &qkv[at..at + head_width]));
+        for at in tile.tokens(width) {
+            self.queries.extend_from_slice(&qkv[at..at + head_width]);
+        }
         let place = Place {
             channels: self.sizes.channels(),
             ..tile
         };
         self.outputs_grad.clear();
-        self.outputs_grad
-            .extend(place.tokens(width).flat_map(|at| &grad[at..at + head_width]));
+        for at in place.tokens(width) {
+            self.outputs_grad.extend_from_slice(&grad[at..at + head_width]);
+        }
 
         let narrow = |data| View::rows(data, queries, head_width, head_width);
         let span = |data| View::rows(data, keys, head_width, head_width);

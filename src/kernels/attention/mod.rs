@@ -14,6 +14,8 @@ mod reference;
 
 use super::{is_cpu_f32, with_elements};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+pub(super) use cpu::attention as values;
+pub(super) use gradient::gradients;
 pub use reference::reference;
 
 /// How far a query sees, and in how many heads.
@@ -47,13 +49,13 @@ pub fn attention(qkv: &Tensor, bias: &Tensor, relative: &Tensor, span: Span) -> 
 
 /// The lengths that follow from the arguments' shapes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Sizes {
-    images: usize,
-    height: usize,
-    width: usize,
-    heads: usize,
-    head_width: usize,
-    side: usize,
+pub(super) struct Sizes {
+    pub(super) images: usize,
+    pub(super) height: usize,
+    pub(super) width: usize,
+    pub(super) heads: usize,
+    pub(super) head_width: usize,
+    pub(super) side: usize,
 }
 
 impl Sizes {
