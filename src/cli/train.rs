@@ -10,6 +10,7 @@ use crate::runtime::{DeviceChoice, Place};
 use crate::train::batches::{Batches, Recipe};
 use crate::train::config::Scenes;
 use crate::train::folder::Reading;
+use crate::train::groups::Groups;
 use crate::train::log::RunLog;
 use crate::train::{Footage, TrainConfig, Trainer};
 use anyhow::{Context, Result, bail};
@@ -203,7 +204,7 @@ fn footage(config: &TrainConfig, trainer: &mut Trainer) -> Result<(Footage, Opti
         Ok(bar)
     };
     if let Some(data) = config.data.open()? {
-        trainer.set_classes(&data.classes)?;
+        let groups = groups(config, trainer, &data.classes)?;
         let read = |split: &Split, what: &str| -> Result<Footage> {
             let bar = bar("frames", what)?;
             let reading = Reading {
@@ -217,7 +218,7 @@ fn footage(config: &TrainConfig, trainer: &mut Trainer) -> Result<(Footage, Opti
                 None => bar.inc(1),
             })?;
             bar.finish_and_clear();
-            Ok(footage)
+            regrouped(&groups, footage)
         };
         let (split, validation) = config.data.splits()?;
         if let Some(validation) = &validation {
@@ -234,31 +235,44 @@ fn footage(config: &TrainConfig, trainer: &mut Trainer) -> Result<(Footage, Opti
             }
         }
         let footage = read(&split, "training frames")?;
-        return Ok((
-            footage,
-            validation
-                .map(|split| read(&split, "validation frames"))
-                .transpose()?,
-        ));
+        let validation = validation
+            .map(|split| read(&split, "validation frames"))
+            .transpose()?;
+        return Ok((footage, validation));
     }
-    trainer.set_classes(&ClassSet::endovis_2018())?;
+    let groups = groups(config, trainer, &ClassSet::endovis_2018())?;
     let generate = |scenes: &Scenes, what: &str| -> Result<Footage> {
         let bar = bar("sequences", what)?;
         bar.set_length(scenes.sequences as u64);
         let footage = Footage::generate(scenes, side, &preprocessing, &|| bar.inc(1))?;
         bar.finish_and_clear();
-        Ok(footage)
+        regrouped(&groups, footage)
     };
     let Some(scenes) = &config.data.phantom else {
         bail!("data: neither a folder nor a phantom");
     };
+    let footage = generate(scenes, "scenes for training")?;
     let validation = config.data.validation_phantom.as_ref();
-    Ok((
-        generate(scenes, "scenes for training")?,
-        validation
-            .map(|scenes| generate(scenes, "scenes for validation"))
-            .transpose()?,
-    ))
+    let validation = validation
+        .map(|scenes| generate(scenes, "scenes for validation"))
+        .transpose()?;
+    Ok((footage, validation))
+}
+
+/// The groups that the configuration takes classes together into; the trainer is told which classes there are.
+fn groups(config: &TrainConfig, trainer: &mut Trainer, classes: &ClassSet) -> Result<Option<Groups>> {
+    let names = config.data.groups.as_ref();
+    let groups = names.map(|names| Groups::new(names, classes)).transpose()?;
+    trainer.set_classes(groups.as_ref().map_or(classes, Groups::classes))?;
+    Ok(groups)
+}
+
+/// Frames with the groups as labels, where there are groups.
+fn regrouped(groups: &Option<Groups>, footage: Footage) -> Result<Footage> {
+    Ok(match groups {
+        Some(groups) => groups.apply(&footage)?,
+        None => footage,
+    })
 }
 
 /// Sets `stopped` at the first Ctrl-C; the second ends the program.

@@ -5,6 +5,7 @@
 //! ```
 
 use super::attention::Attention;
+use super::causal::Passing;
 use super::config::{Adapters, ModelConfig};
 use super::fact::SharedFactors;
 use super::layers::{Activation, Conv3x3, ENCODER_EPS, LayerNorm, Mlp, PatchConv};
@@ -13,6 +14,14 @@ use super::temporal_adapter::{Position, TemporalAdapter};
 use crate::kernels::{attention::Span, linear::linear};
 use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
+
+/// How the images of a batch follow one another.
+pub(crate) enum Time<'a, 'b> {
+    /// Clips of so many frames.
+    Clips(usize),
+    /// One new frame of each stream.
+    Step(&'a mut Passing<'b>),
+}
 
 /// One transformer block.
 #[derive(Debug, Clone)]
@@ -62,15 +71,15 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: &Tensor, frames: usize) -> Result<Tensor> {
-        let mut x = x.clone();
-        if let Some(adapter) = &self.adapter_1 {
-            x = adapter.forward(&x, frames)?;
-        }
+    fn forward(&self, x: &Tensor, time: &mut Time<'_, '_>) -> Result<Tensor> {
+        let mut adapt = |adapter: &Option<TemporalAdapter>, x: Tensor| match (adapter, &mut *time) {
+            (None, _) => Ok(x),
+            (Some(adapter), Time::Clips(frames)) => adapter.forward(&x, *frames),
+            (Some(adapter), Time::Step(passing)) => adapter.step(&x, passing),
+        };
+        let mut x = adapt(&self.adapter_1, x.clone())?;
         x = self.attn.residual(&x, &self.norm1)?;
-        if let Some(adapter) = &self.adapter_2 {
-            x = adapter.forward(&x, frames)?;
-        }
+        x = adapt(&self.adapter_2, x)?;
         self.mlp.residual(&x, &self.norm2)
     }
 }
@@ -146,11 +155,20 @@ impl ImageEncoder {
     /// `[batch * frames, 3, side_px, side_px]` to features; `frames` is the length of a clip. `observer` sees
     /// `patch_embed` and every `block_N`.
     pub fn forward(&self, images: &Tensor, frames: usize, observer: Observer<'_>) -> Result<Features> {
+        self.run(images, &mut Time::Clips(frames), observer)
+    }
+
+    /// One new frame of each stream, `[streams, 3, side_px, side_px]`, to features.
+    pub fn step(&self, images: &Tensor, passing: &mut Passing<'_>) -> Result<Features> {
+        self.run(images, &mut Time::Step(passing), &mut |_, _| {})
+    }
+
+    fn run(&self, images: &Tensor, time: &mut Time<'_, '_>, observer: Observer<'_>) -> Result<Features> {
         let mut x = self.embed(images)?;
         observer("patch_embed", &x);
         let mut skips = Vec::new();
         for i in 0..self.depth() {
-            x = self.block(i, &x, frames)?;
+            x = self.through(i, &x, time)?;
             observer(&format!("block_{i}"), &x);
             if self.is_skip(i) {
                 skips.insert(0, x.clone());
@@ -176,8 +194,12 @@ impl ImageEncoder {
 
     /// Block `index` alone, `[images, grid, grid, encoder_width]` to the same.
     pub(crate) fn block(&self, index: usize, x: &Tensor, frames: usize) -> Result<Tensor> {
+        self.through(index, x, &mut Time::Clips(frames))
+    }
+
+    fn through(&self, index: usize, x: &Tensor, time: &mut Time<'_, '_>) -> Result<Tensor> {
         match self.blocks.get(index) {
-            Some(block) => block.forward(x, frames),
+            Some(block) => block.forward(x, time),
             None => bail!("there is no block {index} among {}", self.blocks.len()),
         }
     }

@@ -13,6 +13,7 @@
 //! # Ok::<(), masam::Error>(())
 //! ```
 
+use super::causal::{CausalState, Passing};
 use super::config::ModelConfig;
 use super::image_encoder::{Features, ImageEncoder};
 use super::mask_decoder::MaskDecoder;
@@ -107,6 +108,26 @@ impl MaSam {
         Ok(self
             .image_encoder
             .forward(&clip.flatten(0, 1)?, frames, observer)?)
+    }
+
+    /// One new frame of each stream, `[streams, 3, side_px, side_px]`, through the image encoder of a causal model:
+    /// features of those frames, and the states after them. They equal those of [`MaSam::encode`] over all frames
+    /// since the states were empty.
+    ///
+    /// # Errors
+    /// Another number of states than frames, frames of another shape, or Candle's own.
+    pub fn step(&self, frames: &Tensor, states: &[&CausalState]) -> Result<(Features, Vec<CausalState>)> {
+        let side = self.config.image_side_px;
+        if frames.dims() != [states.len(), 3, side, side] {
+            let wanted = format!("[{}, 3, {side}, {side}]", states.len());
+            return Err(Error::tensor(
+                "frames",
+                format!("their shape is {:?}, not {wanted}", frames.dims()),
+            ));
+        }
+        let mut passing = Passing::new(states);
+        let features = self.image_encoder.step(frames, &mut passing)?;
+        Ok((features, passing.finish()))
     }
 
     /// Prompt encoder and mask decoder, for all features or those left by [`Features::select`].

@@ -7,6 +7,7 @@
 //! ```
 
 pub mod attention;
+pub mod causal;
 pub mod config;
 pub mod fact;
 pub mod image_encoder;
@@ -21,6 +22,7 @@ pub mod temporal_adapter;
 pub mod transformer;
 pub mod weights;
 
+pub use causal::CausalState;
 pub use config::{Adapters, Decoder, ModelConfig};
 pub use masam::{FactMode, MaSam, Observer, Output};
 pub use operations::Operations;

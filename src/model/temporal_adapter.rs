@@ -3,6 +3,7 @@
 //! The convolution is 3x1x1: over frames alone, so it is three products with shifted frames. Centered taps look at
 //! t-1, t, t+1, causal ones at t-2, t-1, t; frames outside the clip are zero.
 
+use super::causal::Passing;
 use super::layers::{ENCODER_EPS, LayerNorm};
 use crate::kernels::fused::{AdapterStage, fused, pack};
 use crate::kernels::{gelu::gelu, is_trained_on_cpu, linear::linear};
@@ -93,16 +94,33 @@ impl TemporalAdapter {
             let packed = pack(&[norm, norm_bias, down, &taps.contiguous()?, taps_bias, up])?;
             return fused(x, &packed, stage);
         }
-        let none = self.taps_bias.zeros_like()?;
-        let low = linear(&self.norm.forward(x)?, &self.down, &none)?;
-        let low = low
-            .reshape((images / frames, frames, height * width, adapter))?
-            .pad_with_zeros(1, before, after)?; // [batch, frames + 2, height * width, adapter]
+        let low = self
+            .low(x)?
+            .reshape((images / frames, frames, height * width, adapter))?;
+        let low = low.pad_with_zeros(1, before, after)?; // [batch, frames + 2, height * width, adapter]
+        self.finish(x, &low)
+    }
+
+    /// One new frame of each stream, `[streams, height, width, channels]`, with the past that `passing` holds.
+    pub(crate) fn step(&self, x: &Tensor, passing: &mut Passing<'_>) -> Result<Tensor> {
+        let low = self.low(x)?.flatten(1, 2)?; // [streams, height * width, adapter]
+        self.finish(x, &passing.window(&low)?)
+    }
+
+    /// The convolution's input: `[images, height, width, channels]` to `[images, height, width, adapter]`.
+    fn low(&self, x: &Tensor) -> Result<Tensor> {
+        linear(&self.norm.forward(x)?, &self.down, &self.taps_bias.zeros_like()?)
+    }
+
+    /// From the convolution's input with the frames around it, `[batch, frames + 2, tokens, adapter]`, to the output.
+    fn finish(&self, x: &Tensor, low: &Tensor) -> Result<Tensor> {
+        let (images, height, width, _) = x.dims4()?;
+        let (_, padded, _, adapter) = low.dims4()?;
         let taps = self.taps.reshape((adapter, adapter, 3))?;
         let mut sum = self.taps_bias.clone();
         for tap in 0..3 {
             let weight = taps.narrow(2, tap, 1)?.squeeze(2)?;
-            sum = linear(&low.narrow(1, tap, frames)?, &weight, &sum)?;
+            sum = linear(&low.narrow(1, tap, padded - 2)?, &weight, &sum)?;
         }
         let sum = gelu(&sum)?.reshape((images, height, width, adapter))?;
         linear(&sum, &self.up, x)

@@ -5,11 +5,14 @@ use super::device::Place;
 use crate::checkpoint::ModelFile;
 use crate::error::{Error, Result};
 use crate::kernels::{argmax::argmax, softmax::softmax};
-use crate::model::{FactMode, MaSam, Prompts};
+use crate::model::{CausalState, FactMode, MaSam, Prompts};
 use crate::segmenter::{
-    ModelFrame, Normalisation, Plane, Prompt, Reply, Request, SegmentError, Segmenter, SegmenterSpec, Want,
+    ModelFrame, Normalisation, Plane, Prompt, Reply, Request, SegmentError, Segmenter, SegmenterSpec,
+    StateSnapshot, StreamId, Temporal, Want,
 };
 use candle_core::{DType, Device, Tensor};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Frames of a clip, as published.
@@ -24,7 +27,8 @@ pub struct PlainSegmenter {
     normalisation: Normalisation,
     spec: SegmenterSpec,
     place: Place,
-    pool: rayon::ThreadPool,
+    pool: Arc<rayon::ThreadPool>,
+    states: BTreeMap<StreamId, CausalState>,
 }
 
 impl PlainSegmenter {
@@ -67,7 +71,8 @@ impl PlainSegmenter {
             normalisation: card.preprocessing.normalisation,
             spec,
             place,
-            pool,
+            pool: Arc::new(pool),
+            states: BTreeMap::new(),
         })
     }
 
@@ -126,6 +131,60 @@ impl PlainSegmenter {
             });
         }
         Ok(replies)
+    }
+
+    /// Why the model cannot be run one frame at a time, if it cannot.
+    fn no_step(&self) -> Option<&'static str> {
+        match (self.spec.temporal, self.normalisation) {
+            (Temporal::Centered, _) => {
+                Some("the model's temporal taps are centered: it looks at later frames")
+            }
+            (_, Normalisation::ClipMinMax) => {
+                Some("the model's frames are stretched over a clip's range: one frame alone has none")
+            }
+            (Temporal::Causal, Normalisation::Fixed { .. }) => None,
+        }
+    }
+
+    /// One new frame of each stream as one batch. States change only where all went well.
+    fn run_step(
+        &mut self,
+        frames: &[(StreamId, ModelFrame)],
+        want: Want,
+    ) -> Result<Vec<Result<Plane, SegmentError>>> {
+        let side = self.spec.side_px as usize;
+        let Place { device, dtype, .. } = &self.place;
+        let clips: Vec<&[ModelFrame]> = frames.iter().map(|(_, f)| std::slice::from_ref(f)).collect();
+        let input = tensor_of(&clips, side, self.normalisation)?.squeeze(1)?;
+        let input = input.to_device(device)?.to_dtype(*dtype)?;
+        for (stream, _) in frames {
+            if !self.states.contains_key(stream) {
+                let empty = CausalState::new(self.model.config(), *dtype, device)?;
+                self.states.insert(*stream, empty);
+            }
+        }
+        let states: Vec<&CausalState> = frames
+            .iter()
+            .filter_map(|(stream, _)| self.states.get(stream))
+            .collect();
+        let (features, after) = self.model.step(&input, &states)?;
+        let logits = self.model.decode(&features, &Prompts::default())?.logits;
+        let logits = logits.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+        let mut planes = Vec::with_capacity(frames.len());
+        for (row, ((stream, _), after)) in frames.iter().zip(after).enumerate() {
+            planes.push(match plane(&logits.get(row)?, want)? {
+                (plane, 0) => {
+                    self.states.insert(*stream, after);
+                    Ok(plane)
+                }
+                // A state that leads to no numbers would lead to none for ever.
+                (_, count) => {
+                    self.states.remove(stream);
+                    Err(SegmentError::NotFinite { count })
+                }
+            });
+        }
+        Ok(planes)
     }
 
     fn prompts(&self, prompt: &Prompt) -> Result<Prompts> {
@@ -211,5 +270,55 @@ impl Segmenter for PlainSegmenter {
             }
         }
         results
+    }
+    fn step(
+        &mut self,
+        frames: &[(StreamId, ModelFrame)],
+        want: Want,
+        deadline: Option<Instant>,
+    ) -> Vec<Result<Plane, SegmentError>> {
+        let all = |error: SegmentError| frames.iter().map(|_| Err(error.clone())).collect();
+        if let Some(why) = self.no_step() {
+            return all(SegmentError::Unsupported(why.into()));
+        }
+        let bytes = (self.spec.side_px as usize).pow(2) * 3;
+        let mut streams: Vec<StreamId> = frames.iter().map(|(stream, _)| *stream).collect();
+        streams.sort_unstable();
+        streams.dedup();
+        if streams.len() != frames.len() || frames.iter().any(|(_, frame)| frame.rgb.len() != bytes) {
+            let why = format!("a step takes one frame of {bytes} bytes of each stream");
+            return all(SegmentError::Request(why));
+        }
+        if deadline.is_some_and(|d| Instant::now() >= d) {
+            return all(SegmentError::Late);
+        }
+        if frames.is_empty() {
+            return Vec::new();
+        }
+        let pool = self.pool.clone();
+        match pool.install(|| self.run_step(frames, want)) {
+            Ok(planes) => planes,
+            Err(error) => all(SegmentError::Forward(error.to_string())),
+        }
+    }
+
+    fn reset(&mut self, stream: StreamId) {
+        self.states.remove(&stream);
+    }
+
+    fn snapshot(&self, stream: StreamId) -> Option<StateSnapshot> {
+        let bytes = self.states.get(&stream)?.to_bytes().ok()?;
+        Some(StateSnapshot { bytes: bytes.into() })
+    }
+
+    fn restore(&mut self, stream: StreamId, snapshot: &StateSnapshot) -> Result<(), SegmentError> {
+        if let Some(why) = self.no_step() {
+            return Err(SegmentError::Unsupported(why.into()));
+        }
+        let Place { device, dtype, .. } = &self.place;
+        let state = CausalState::from_bytes(&snapshot.bytes, self.model.config(), *dtype, device)
+            .map_err(|e| SegmentError::Request(e.to_string()))?;
+        self.states.insert(stream, state);
+        Ok(())
     }
 }

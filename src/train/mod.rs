@@ -11,6 +11,7 @@ pub mod events;
 pub mod folder;
 pub mod footage;
 pub mod gradients;
+pub mod groups;
 pub mod initial;
 pub mod log;
 pub mod loss;

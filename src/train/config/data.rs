@@ -26,6 +26,9 @@ pub struct Data {
     /// Most memory, GiB, for the frames of `folder` that are trained on, and as much again for those of validation;
     /// 8 by default. They are decoded once and kept at the model's side, four bytes a pixel.
     pub memory_gib: Option<f64>,
+    /// Another task on the same pictures: lists of class names, each of which becomes one class. Every class of the
+    /// data stands in one of them.
+    pub groups: Option<Vec<Vec<String>>>,
     /// Time between two frames of a clip in the data, milliseconds; goes into the model file.
     pub frame_interval_ms: Option<u64>,
 }

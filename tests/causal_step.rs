@@ -1,0 +1,225 @@
+//! One new frame at a time against the whole causal forward pass.
+
+use candle_core::{DType, Device};
+use masam::checkpoint::{ModelCard, ModelFile, Preprocessing, Weights};
+use masam::model::{Adapters, CausalState, FactMode, FormulaWeights, MaSam, ModelConfig, Prompts};
+use masam::runtime::{Place, PlainSegmenter, tensor_of};
+use masam::segmenter::{
+    ModelFrame, Plane, Prompt, Request, SegmentError, Segmenter, StateSnapshot, StreamId, Temporal, Want,
+};
+
+const SIDE: usize = 64;
+
+fn config(adapters: Adapters) -> ModelConfig {
+    ModelConfig {
+        image_side_px: SIDE,
+        encoder_width: 48,
+        encoder_depth: 3,
+        global_blocks: vec![2],
+        partition_side: 3,
+        adapter_width: 12,
+        adapters,
+        prompt_width: 64,
+        decoder_mlp_width: 64,
+        ..ModelConfig::demo()
+    }
+}
+
+fn frame(seed: usize) -> ModelFrame {
+    let byte = |i: usize| ((i * 31 + seed * 977) ^ (i >> 5) ^ (seed * 13)) as u8;
+    ModelFrame {
+        rgb: (0..SIDE * SIDE * 3).map(byte).collect(),
+    }
+}
+
+fn place() -> Place {
+    Place {
+        device: Device::Cpu,
+        dtype: DType::F32,
+        description: "cpu".into(),
+    }
+}
+
+fn segmenter(config: &ModelConfig, preprocessing: Preprocessing) -> PlainSegmenter {
+    let builder = FormulaWeights::builder(DType::F32, &Device::Cpu);
+    let mut weights = Weights::default();
+    for spec in config.weights() {
+        weights.insert(
+            spec.name.clone(),
+            builder.get(spec.shape.as_slice(), &spec.name).unwrap(),
+        );
+    }
+    let card = ModelCard::new(config.clone(), preprocessing).unwrap();
+    PlainSegmenter::new(ModelFile { card, weights }, place(), Some(2)).unwrap()
+}
+
+fn probabilities(plane: &Plane) -> &[f32] {
+    match plane {
+        Plane::Probabilities(values) => values,
+        Plane::Labels(_) => panic!("probabilities were asked for"),
+    }
+}
+
+#[test]
+fn features_of_steps_are_those_of_the_whole_clip() {
+    for adapters in [Adapters::Both, Adapters::Before, Adapters::After, Adapters::None] {
+        let config = config(adapters);
+        let builder = FormulaWeights::builder(DType::F32, &Device::Cpu);
+        let model = MaSam::new(&config, FactMode::Folded, builder).unwrap();
+        let frames: Vec<ModelFrame> = (0..9).map(frame).collect();
+        let normalisation = Preprocessing::live().normalisation;
+        let clip = tensor_of(&[&frames], SIDE, normalisation).unwrap();
+        let whole = model.encode(&clip, &mut |_, _| {}).unwrap();
+        let whole = model.decode(&whole, &Prompts::default()).unwrap().logits;
+        let largest = whole
+            .abs()
+            .unwrap()
+            .max_all()
+            .unwrap()
+            .to_scalar::<f32>()
+            .unwrap();
+        let mut state = CausalState::new(&config, DType::F32, &Device::Cpu).unwrap();
+        for i in 0..frames.len() {
+            let one = clip.get(0).unwrap().narrow(0, i, 1).unwrap();
+            let (features, mut after) = model.step(&one, &[&state]).unwrap();
+            state = after.remove(0);
+            let logits = model.decode(&features, &Prompts::default()).unwrap().logits;
+            let differ = (logits - whole.narrow(0, i, 1).unwrap()).unwrap();
+            let worst = differ
+                .abs()
+                .unwrap()
+                .max_all()
+                .unwrap()
+                .to_scalar::<f32>()
+                .unwrap();
+            assert!(
+                worst <= 1e-5 * largest,
+                "{adapters:?}, frame {i}: {worst} of {largest}"
+            );
+        }
+    }
+}
+
+#[test]
+fn streams_keep_to_themselves_and_states_can_be_put_back() {
+    let config = config(Adapters::Both);
+    let mut model = segmenter(&config, Preprocessing::live());
+    let streams = [StreamId(3), StreamId(8)];
+    let of = |stream: usize, i: usize| frame(100 * stream + i);
+    // Each stream alone, by whole clips: what every step has to give.
+    let wanted: Vec<Vec<Plane>> = (0..2)
+        .map(|s| {
+            let request = Request {
+                stream: streams[s],
+                frames: (0..8).map(|i| of(s, i)).collect(),
+                outputs: (0..8).collect(),
+                want: Want::Probabilities,
+                prompt: Prompt::default(),
+            };
+            model.segment(&[request], None).remove(0).unwrap().planes
+        })
+        .collect();
+    let near = |plane: &Plane, wanted: &Plane, what: &str| {
+        let worst = probabilities(plane)
+            .iter()
+            .zip(probabilities(wanted))
+            .fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+        assert!(worst < 2e-5, "{what}: {worst}");
+    };
+    let mut kept: Option<StateSnapshot> = None;
+    for i in 0..8 {
+        if i == 5 {
+            kept = model.snapshot(streams[0]);
+        }
+        // Sometimes both in one batch, sometimes one after the other, in either order.
+        let order = if i % 3 == 2 { [1, 0] } else { [0, 1] };
+        let given = order.map(|s| (streams[s], of(s, i)));
+        let planes: Vec<Plane> = if i % 2 == 0 {
+            model
+                .step(&given, Want::Probabilities, None)
+                .into_iter()
+                .map(Result::unwrap)
+                .collect()
+        } else {
+            let one = |g: &(StreamId, ModelFrame)| {
+                model
+                    .step(std::slice::from_ref(g), Want::Probabilities, None)
+                    .remove(0)
+                    .unwrap()
+            };
+            given.iter().map(one).collect()
+        };
+        for (s, plane) in order.into_iter().zip(&planes) {
+            near(plane, &wanted[s][i], &format!("stream {s}, frame {i}"));
+        }
+    }
+    // Put back, it goes on from frame 5; in another model of the same kind too.
+    let mut other = segmenter(&config, Preprocessing::live());
+    other.restore(StreamId(1), &kept.unwrap()).unwrap();
+    let again = other
+        .step(&[(StreamId(1), of(0, 5))], Want::Probabilities, None)
+        .remove(0)
+        .unwrap();
+    near(&again, &wanted[0][5], "restored");
+    // Forgotten, it begins anew.
+    model.reset(streams[0]);
+    assert!(model.snapshot(streams[0]).is_none());
+    let first = model
+        .step(&[(streams[0], of(0, 0))], Want::Probabilities, None)
+        .remove(0)
+        .unwrap();
+    near(&first, &wanted[0][0], "reset");
+}
+
+#[test]
+fn what_cannot_be_stepped_says_why() {
+    let says = |config: &ModelConfig, preprocessing, part: &str| {
+        let mut model = segmenter(config, preprocessing);
+        let found = model
+            .step(&[(StreamId(1), frame(1))], Want::Labels, None)
+            .remove(0);
+        assert!(
+            matches!(&found, Err(SegmentError::Unsupported(why)) if why.contains(part)),
+            "{found:?}"
+        );
+    };
+    let causal = config(Adapters::Both);
+    let centered = ModelConfig {
+        temporal: Temporal::Centered,
+        ..causal.clone()
+    };
+    says(&centered, Preprocessing::live(), "centered");
+    says(&causal, Preprocessing::reference(), "range");
+    let mut model = segmenter(&causal, Preprocessing::live());
+    let twice = [(StreamId(1), frame(1)), (StreamId(1), frame(2))];
+    assert!(matches!(
+        model.step(&twice, Want::Labels, None)[..],
+        [Err(SegmentError::Request(_)), _]
+    ));
+    let short = ModelFrame {
+        rgb: [0u8; 3].as_slice().into(),
+    };
+    assert!(matches!(
+        model.step(&[(StreamId(1), short)], Want::Labels, None)[..],
+        [Err(SegmentError::Request(_))]
+    ));
+    let past = std::time::Instant::now();
+    let late = model.step(&[(StreamId(1), frame(1))], Want::Labels, Some(past));
+    assert_eq!(late, [Err(SegmentError::Late)]);
+    assert!(model.step(&[], Want::Labels, None).is_empty());
+    model
+        .step(&[(StreamId(1), frame(1))], Want::Labels, None)
+        .remove(0)
+        .unwrap();
+    let bytes = model.snapshot(StreamId(1)).unwrap().bytes;
+    let broken = |bytes: &[u8]| StateSnapshot { bytes: bytes.into() };
+    assert!(
+        model
+            .restore(StreamId(2), &broken(&bytes[..bytes.len() - 4]))
+            .is_err()
+    );
+    let mut poisoned = bytes.to_vec();
+    poisoned[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    assert!(model.restore(StreamId(2), &broken(&poisoned)).is_err());
+    assert!(model.snapshot(StreamId(2)).is_none());
+}
