@@ -37,6 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         outputs: vec![last],
         want: Want::Labels,
         prompt: Prompt::default(),
+        step: None,
     };
     let reply = segmenter
         .segment(&[request], None)

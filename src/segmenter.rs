@@ -19,6 +19,22 @@ use std::time::Instant;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamId(pub u64);
 
+/// Bits of a [`StreamId`] that name the stream; those above name its phase.
+const STREAM_BITS: u32 = 48;
+
+impl StreamId {
+    /// A stream of every so-many-th frame of this one: its causal state is one of its own. Streams have numbers below
+    /// 2^48; phase 0 is the stream itself.
+    pub fn phase(self, phase: u16) -> Self {
+        Self(self.0 | u64::from(phase) << STREAM_BITS)
+    }
+
+    /// The stream that this is a phase of.
+    pub fn whole(self) -> Self {
+        Self(self.0 & ((1 << STREAM_BITS) - 1))
+    }
+}
+
 /// How a region of the frame becomes the model's square.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -140,6 +156,22 @@ pub struct Request {
     pub want: Want,
     /// Spatial prompts, empty for automatic segmentation.
     pub prompt: Prompt,
+    /// Instead of a clip, the one new frame of a phase of the stream ([`StreamId::phase`]), for
+    /// [`Segmenter::step`].
+    pub step: Option<u16>,
+}
+
+/// One new frame of one stream of a causal model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Whose causal state goes on.
+    pub stream: StreamId,
+    /// The frame.
+    pub frame: ModelFrame,
+    /// Labels or probabilities.
+    pub want: Want,
+    /// Spatial prompts, empty for automatic segmentation.
+    pub prompt: Prompt,
 }
 
 /// The output for one frame, in the orientation of the model's input.
@@ -209,21 +241,16 @@ pub trait Segmenter: Send {
     ///
     /// # Errors
     /// [`SegmentError::Unsupported`] unless the implementation streams.
-    fn step(
-        &mut self,
-        frames: &[(StreamId, ModelFrame)],
-        want: Want,
-        deadline: Option<Instant>,
-    ) -> Vec<Result<Plane, SegmentError>> {
-        let _ = (want, deadline);
+    fn step(&mut self, steps: &[Step], deadline: Option<Instant>) -> Vec<Result<Plane, SegmentError>> {
+        let _ = deadline;
         let why = "this model or build does not run one frame at a time";
-        frames
+        steps
             .iter()
             .map(|_| Err(SegmentError::Unsupported(why.into())))
             .collect()
     }
 
-    /// Forgets the state of `stream`: its next frame is its first. Called when an epoch ends.
+    /// Forgets the state of `stream` in all its phases: its next frame is its first. Called when an epoch ends.
     fn reset(&mut self, stream: StreamId) {
         let _ = stream;
     }
@@ -272,7 +299,7 @@ fn contained(
     requests: &[Request],
     deadline: Option<Instant>,
 ) -> Vec<Result<Reply, SegmentError>> {
-    let run = std::panic::AssertUnwindSafe(|| segmenter.segment(requests, deadline));
+    let run = std::panic::AssertUnwindSafe(|| dispatched(segmenter, requests, deadline));
     let all = |error: SegmentError| requests.iter().map(|_| Err(error.clone())).collect();
     match std::panic::catch_unwind(run) {
         Ok(results) if results.len() == requests.len() => results,
@@ -283,6 +310,47 @@ fn contained(
         ))),
         Err(payload) => all(SegmentError::Panicked(panic_message(payload.as_ref()))),
     }
+}
+
+/// Clips to [`Segmenter::segment`], single new frames to [`Segmenter::step`]; the answers in the order of the requests.
+fn dispatched(
+    segmenter: &mut dyn Segmenter,
+    requests: &[Request],
+    deadline: Option<Instant>,
+) -> Vec<Result<Reply, SegmentError>> {
+    if requests.iter().all(|request| request.step.is_none()) {
+        return segmenter.segment(requests, deadline);
+    }
+    let mut clips = Vec::new();
+    let mut steps = Vec::new();
+    for request in requests {
+        match (request.step, request.frames.as_slice()) {
+            (Some(phase), [frame]) => steps.push(Step {
+                stream: request.stream.phase(phase),
+                frame: frame.clone(),
+                want: request.want,
+                prompt: request.prompt.clone(),
+            }),
+            _ => clips.push(request.clone()),
+        }
+    }
+    let mut stepped = segmenter.step(&steps, deadline).into_iter();
+    let mut segmented = match clips.is_empty() {
+        true => Vec::new(),
+        false => segmenter.segment(&clips, deadline),
+    }
+    .into_iter();
+    let missing = || SegmentError::Forward("an answer is missing".into());
+    requests
+        .iter()
+        .map(|request| match (request.step, request.frames.len()) {
+            (Some(_), 1) => {
+                let plane = stepped.next().unwrap_or_else(|| Err(missing()));
+                plane.map(|plane| Reply { planes: vec![plane] })
+            }
+            _ => segmented.next().unwrap_or_else(|| Err(missing())),
+        })
+        .collect()
 }
 
 /// The message of a panic payload.
@@ -335,6 +403,7 @@ mod tests {
             outputs: vec![0],
             want: Want::Labels,
             prompt: Prompt::default(),
+            step: None,
         }
     }
 

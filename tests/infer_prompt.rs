@@ -363,6 +363,7 @@ fn the_mask_is_the_one_the_plain_model_gives_for_the_same_prompt() {
         outputs: request.outputs,
         want: Want::Labels,
         prompt,
+        step: None,
     };
     let reply = model.segment(&[by_hand], None).remove(0).unwrap();
     let [Plane::Labels(model_mask)] = &reply.planes[..] else {

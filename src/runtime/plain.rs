@@ -8,7 +8,7 @@ use crate::kernels::{argmax::argmax, softmax::softmax};
 use crate::model::{CausalState, FactMode, MaSam, Prompts};
 use crate::segmenter::{
     ModelFrame, Normalisation, Plane, Prompt, Reply, Request, SegmentError, Segmenter, SegmenterSpec,
-    StateSnapshot, StreamId, Temporal, Want,
+    StateSnapshot, Step, StreamId, Temporal, Want,
 };
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
@@ -147,42 +147,49 @@ impl PlainSegmenter {
     }
 
     /// One new frame of each stream as one batch. States change only where all went well.
-    fn run_step(
-        &mut self,
-        frames: &[(StreamId, ModelFrame)],
-        want: Want,
-    ) -> Result<Vec<Result<Plane, SegmentError>>> {
+    fn run_step(&mut self, steps: &[Step]) -> Result<Vec<Result<Plane, SegmentError>>> {
         let side = self.spec.side_px as usize;
         let Place { device, dtype, .. } = &self.place;
-        let clips: Vec<&[ModelFrame]> = frames.iter().map(|(_, f)| std::slice::from_ref(f)).collect();
+        let clips: Vec<&[ModelFrame]> = steps
+            .iter()
+            .map(|step| std::slice::from_ref(&step.frame))
+            .collect();
         let input = tensor_of(&clips, side, self.normalisation)?.squeeze(1)?;
         let input = input.to_device(device)?.to_dtype(*dtype)?;
-        for (stream, _) in frames {
-            if !self.states.contains_key(stream) {
+        for step in steps {
+            if !self.states.contains_key(&step.stream) {
                 let empty = CausalState::new(self.model.config(), *dtype, device)?;
-                self.states.insert(*stream, empty);
+                self.states.insert(step.stream, empty);
             }
         }
-        let states: Vec<&CausalState> = frames
+        let states: Vec<&CausalState> = steps
             .iter()
-            .filter_map(|(stream, _)| self.states.get(stream))
+            .filter_map(|step| self.states.get(&step.stream))
             .collect();
         let (features, after) = self.model.step(&input, &states)?;
-        let logits = self.model.decode(&features, &Prompts::default())?.logits;
-        let logits = logits.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
-        let mut planes = Vec::with_capacity(frames.len());
-        for (row, ((stream, _), after)) in frames.iter().zip(after).enumerate() {
-            planes.push(match plane(&logits.get(row)?, want)? {
-                (plane, 0) => {
-                    self.states.insert(*stream, after);
-                    Ok(plane)
-                }
-                // A state that leads to no numbers would lead to none for ever.
-                (_, count) => {
-                    self.states.remove(stream);
-                    Err(SegmentError::NotFinite { count })
-                }
-            });
+        let mut planes = Vec::with_capacity(steps.len());
+        let mut after = after.into_iter();
+        // Frames with one prompt go through the decoder together.
+        for alike in steps.chunk_by(|a, b| a.prompt == b.prompt) {
+            let first = planes.len() as u32;
+            let rows: Vec<u32> = (first..first + alike.len() as u32).collect();
+            let features = features.select(&Tensor::new(rows.as_slice(), &self.place.device)?)?;
+            let prompts = self.prompts(&alike[0].prompt)?;
+            let logits = self.model.decode(&features, &prompts)?.logits;
+            let logits = logits.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+            for (row, (step, after)) in alike.iter().zip(&mut after).enumerate() {
+                planes.push(match plane(&logits.get(row)?, step.want)? {
+                    (plane, 0) => {
+                        self.states.insert(step.stream, after);
+                        Ok(plane)
+                    }
+                    // A state that leads to no numbers would lead to none for ever.
+                    (_, count) => {
+                        self.states.remove(&step.stream);
+                        Err(SegmentError::NotFinite { count })
+                    }
+                });
+            }
         }
         Ok(planes)
     }
@@ -271,39 +278,31 @@ impl Segmenter for PlainSegmenter {
         }
         results
     }
-    fn step(
-        &mut self,
-        frames: &[(StreamId, ModelFrame)],
-        want: Want,
-        deadline: Option<Instant>,
-    ) -> Vec<Result<Plane, SegmentError>> {
-        let all = |error: SegmentError| frames.iter().map(|_| Err(error.clone())).collect();
+    fn step(&mut self, steps: &[Step], deadline: Option<Instant>) -> Vec<Result<Plane, SegmentError>> {
+        let all = |error: SegmentError| steps.iter().map(|_| Err(error.clone())).collect();
         if let Some(why) = self.no_step() {
             return all(SegmentError::Unsupported(why.into()));
         }
         let bytes = (self.spec.side_px as usize).pow(2) * 3;
-        let mut streams: Vec<StreamId> = frames.iter().map(|(stream, _)| *stream).collect();
+        let mut streams: Vec<StreamId> = steps.iter().map(|step| step.stream).collect();
         streams.sort_unstable();
         streams.dedup();
-        if streams.len() != frames.len() || frames.iter().any(|(_, frame)| frame.rgb.len() != bytes) {
+        if streams.len() != steps.len() || steps.iter().any(|step| step.frame.rgb.len() != bytes) {
             let why = format!("a step takes one frame of {bytes} bytes of each stream");
             return all(SegmentError::Request(why));
         }
         if deadline.is_some_and(|d| Instant::now() >= d) {
             return all(SegmentError::Late);
         }
-        if frames.is_empty() {
-            return Vec::new();
-        }
         let pool = self.pool.clone();
-        match pool.install(|| self.run_step(frames, want)) {
+        match pool.install(|| self.run_step(steps)) {
             Ok(planes) => planes,
             Err(error) => all(SegmentError::Forward(error.to_string())),
         }
     }
 
     fn reset(&mut self, stream: StreamId) {
-        self.states.remove(&stream);
+        self.states.retain(|phase, _| phase.whole() != stream.whole());
     }
 
     fn snapshot(&self, stream: StreamId) -> Option<StateSnapshot> {

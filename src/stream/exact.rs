@@ -10,7 +10,9 @@ use super::time::FrameTime;
 use super::window::{Clip, Emit, Planner, Window};
 use super::worker::{Done, Job};
 use crate::error::Result;
-use crate::segmenter::{ModelFrame, Prompt, Reply, Request, SegmentError, SegmenterSpec, StreamId, Want};
+use crate::segmenter::{
+    ModelFrame, Prompt, Reply, Request, SegmentError, SegmenterSpec, StreamId, Temporal, Want,
+};
 use std::collections::{BTreeMap, VecDeque};
 
 /// What an exact engine is to do.
@@ -60,6 +62,10 @@ impl ExactEngine {
     /// A window that does not validate or does not fit the model.
     pub fn new(epoch: u64, config: ExactConfig, spec: &SegmenterSpec) -> Result<Self> {
         config.window.validate()?;
+        if config.window.emit == Emit::Step && spec.temporal != Temporal::Causal {
+            let bound = "the model's temporal taps are centered: it looks at later frames";
+            return Err(crate::Error::config("emit", config.window.emit, bound));
+        }
         if config.window.clip_frames != spec.clip_frames {
             let bound = format!("the model takes clips of {} frames", spec.clip_frames);
             return Err(crate::Error::config(
@@ -282,7 +288,12 @@ impl ExactEngine {
             } else {
                 Want::Labels
             };
+            let step = match (self.config.window.emit, clip.frames.last()) {
+                (Emit::Step, Some(newest)) => Some((newest % self.config.window.stride_frames as u64) as u16),
+                _ => None,
+            };
             let request = Request {
+                step,
                 stream: self.config.stream,
                 frames,
                 outputs: clip.serves.iter().map(|&(position, _)| position).collect(),
@@ -304,7 +315,7 @@ mod tests {
     use super::*;
     use crate::geometry::Orientation;
     use crate::labels::ClassSet;
-    use crate::segmenter::{Plane, Resize, Temporal};
+    use crate::segmenter::{Plane, Resize};
     use std::sync::Arc;
 
     const CLASSES: usize = 3;

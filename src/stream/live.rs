@@ -256,6 +256,7 @@ impl LiveEngine {
             outputs: vec![last],
             want: Want::Labels,
             prompt: self.config.prompt.clone(),
+            step: None,
         };
         if let Some(older) = self.job.replace(Job {
             epoch: self.epoch,
@@ -275,7 +276,7 @@ impl LiveEngine {
 pub fn check_emit(emit: Emit) -> Result<()> {
     match emit {
         Emit::Newest => Ok(()),
-        Emit::Centre | Emit::Ensemble => Err(Error::config(
+        Emit::Centre | Emit::Ensemble | Emit::Step => Err(Error::config(
             "emit",
             emit,
             "it waits for later frames, while in mode=live the video never waits; set emit=newest or mode=exact",

@@ -5,6 +5,7 @@
 //! ```text
 //! newest    clip of e: e-(N-1)s, …, e-s, e       the last `hop` outputs serve frames e-hop+1 ..= e
 //! centre    clip of c: c-ms, …, c, …, c+(N-1-m)s  output m serves frame c
+//! step      e alone, to a causal model's state of phase e mod s; the output serves e
 //! ensemble  the same clips; output k serves c+(k-m)s, unless that position was clamped
 //! ```
 //! At the ends the first and last frame thus stand twice more, as in the reference protocol, and the outputs for
@@ -36,7 +37,13 @@ pub enum Emit {
     Centre,
     /// The mean of the softmax over every clip that contains the frame: look-ahead of four strides.
     Ensemble,
+    /// A causal model run one new frame at a time, its past kept as a state: no look-ahead. With a stride there are
+    /// as many states as frames in it, each fed every so-many-th frame.
+    Step,
 }
+
+/// Most states of one stream: with the demo model 1.5 MB each.
+pub const MAX_PHASES: usize = 64;
 
 impl FromStr for Emit {
     type Err = Error;
@@ -46,10 +53,11 @@ impl FromStr for Emit {
             "newest" => Ok(Emit::Newest),
             "centre" => Ok(Emit::Centre),
             "ensemble" => Ok(Emit::Ensemble),
+            "step" => Ok(Emit::Step),
             _ => Err(Error::config(
                 "emit",
                 text,
-                "it has to be newest, centre or ensemble",
+                "it has to be newest, centre, ensemble or step",
             )),
         }
     }
@@ -61,6 +69,7 @@ impl fmt::Display for Emit {
             Emit::Newest => "newest",
             Emit::Centre => "centre",
             Emit::Ensemble => "ensemble",
+            Emit::Step => "step",
         })
     }
 }
@@ -96,6 +105,11 @@ impl Window {
             let bound = format!("a clip of {} frames can serve 1 to {0}", self.clip_frames);
             errors.push(Error::config("hop", self.hop_frames, bound));
         }
+        if self.emit == Emit::Step && self.stride_frames > MAX_PHASES {
+            let bound =
+                format!("with emit=step it has to be 1 to {MAX_PHASES}: each of its frames has a state");
+            errors.push(Error::config("frame-stride", self.stride_frames, bound));
+        }
         if self.hop_frames > 1 && self.stride_frames > 1 {
             let bound = format!(
                 "with frame-stride {} the outputs of a clip belong to frames that are not neighbours, so a clip \
@@ -116,6 +130,9 @@ impl Window {
 
     /// Source frames from the first to the last frame of a clip: what a ring has to keep.
     pub fn span_frames(&self) -> usize {
+        if self.emit == Emit::Step {
+            return 1;
+        }
         self.clip_frames.saturating_sub(1) * self.stride_frames + 1
     }
 
@@ -123,6 +140,7 @@ impl Window {
     pub fn look_ahead_frames(&self) -> usize {
         match self.emit {
             Emit::Newest => self.hop_frames.saturating_sub(1),
+            Emit::Step => 0,
             Emit::Centre => self.after() * self.stride_frames,
             Emit::Ensemble => (self.middle() + self.after()) * self.stride_frames,
         }
@@ -211,6 +229,7 @@ impl Planner {
     pub fn next_clip(&mut self) -> Option<Clip> {
         let (clip, next) = match self.window.emit {
             Emit::Newest => self.newest_clip()?,
+            Emit::Step => self.single_frame()?,
             Emit::Centre | Emit::Ensemble => self.middle_clip()?,
         };
         self.next = next;
@@ -235,6 +254,15 @@ impl Planner {
             .map(|f| (last - (newest - f) as usize, f))
             .collect();
         Some((Clip { frames, serves }, served_end))
+    }
+
+    fn single_frame(&self) -> Option<(Clip, u64)> {
+        let frame = self.next;
+        let clip = Clip {
+            frames: vec![frame],
+            serves: vec![(0, frame)],
+        };
+        (frame < self.received).then_some((clip, frame + 1))
     }
 
     fn middle_clip(&self) -> Option<(Clip, u64)> {

@@ -364,6 +364,7 @@ pub(super) mod tests {
                 outputs: vec![0],
                 want,
                 prompt,
+                step: None,
             },
         }
     }

@@ -45,6 +45,12 @@ pub enum Emit {
         nick = "ensemble"
     )]
     Ensemble,
+    /// As [`crate::stream::Emit::Step`].
+    #[enum_value(
+        name = "a causal model one new frame at a time: no look-ahead, a fifth of the work",
+        nick = "step"
+    )]
+    Step,
 }
 
 impl From<Emit> for crate::stream::Emit {
@@ -53,6 +59,7 @@ impl From<Emit> for crate::stream::Emit {
             Emit::Newest => crate::stream::Emit::Newest,
             Emit::Centre => crate::stream::Emit::Centre,
             Emit::Ensemble => crate::stream::Emit::Ensemble,
+            Emit::Step => crate::stream::Emit::Step,
         }
     }
 }
