@@ -225,6 +225,7 @@ impl ExactEngine {
             frame: index,
             time: waiting.time,
             epoch: self.epoch,
+            carried: false,
             probabilities,
         })
     }

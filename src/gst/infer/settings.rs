@@ -72,8 +72,12 @@ pub(super) struct Settings {
     pub max_mask_age_nanos: u64,
     pub video_delay_nanos: u64,
     pub watchdog_nanos: u64,
+    /// 0: never.
+    pub stats_interval_nanos: u64,
     pub roi: String,
     pub prompt: String,
+    /// A [`crate::stream::faulty::FaultPlan`], or nothing. Only debug builds have the property.
+    pub inject_fault: String,
 }
 
 /// Longest delay of the video: frames of this time are kept.
@@ -93,8 +97,10 @@ impl Default for Settings {
             max_mask_age_nanos: 500_000_000,
             video_delay_nanos: 0,
             watchdog_nanos: 30_000_000_000,
+            stats_interval_nanos: 0,
             roi: "auto".into(),
             prompt: String::new(),
+            inject_fault: String::new(),
         }
     }
 }
@@ -184,7 +190,7 @@ impl Settings {
 pub(super) fn properties() -> &'static [glib::ParamSpec] {
     static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
         let default = Settings::default();
-        vec![
+        let mut specs = vec![
             glib::ParamSpecString::builder("model")
                 .nick("Model")
                 .blurb("Path of the model file (.safetensors as written by masam convert)")
@@ -271,12 +277,32 @@ pub(super) fn properties() -> &'static [glib::ParamSpec] {
                 .default_value(Some(default.prompt.as_str()))
                 .mutable_playing()
                 .build(),
+            glib::ParamSpecUInt64::builder("stats-interval")
+                .nick("Statistics interval")
+                .blurb("Post the statistics as an element message masam-stats whenever this time, in ns, has passed (0: never)")
+                .default_value(default.stats_interval_nanos)
+                .mutable_playing()
+                .build(),
             glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
                 .nick("Statistics")
                 .blurb("Frames, clips, mask ages, pass times (ns) and faults since the element was started")
                 .read_only()
                 .build(),
-        ]
+        ];
+        if cfg!(debug_assertions) {
+            specs.push(
+                glib::ParamSpecString::builder("inject-fault")
+                    .nick("Inject fault")
+                    .blurb(
+                        "Debug builds: have forward passes go wrong: error, panic, nan, hang or slow:SECONDS, with /N \
+                         every N-th, or random:SEED",
+                    )
+                    .default_value(Some(default.inject_fault.as_str()))
+                    .mutable_ready()
+                    .build(),
+            );
+        }
+        specs
     });
     &PROPERTIES
 }
@@ -304,7 +330,11 @@ impl Settings {
             "max-mask-age" => self.max_mask_age_nanos = value.get().unwrap_or(default.max_mask_age_nanos),
             "video-delay" => self.video_delay_nanos = value.get().unwrap_or(default.video_delay_nanos),
             "watchdog" => self.watchdog_nanos = value.get().unwrap_or(default.watchdog_nanos),
+            "stats-interval" => {
+                self.stats_interval_nanos = value.get().unwrap_or(default.stats_interval_nanos)
+            }
             "roi" => self.roi = text(value, &default.roi),
+            "inject-fault" => self.inject_fault = text(value, &default.inject_fault),
             "prompt" => self.prompt = text(value, &default.prompt),
             _ => {}
         }
@@ -328,7 +358,9 @@ impl Settings {
             "max-mask-age" => self.max_mask_age_nanos.to_value(),
             "video-delay" => self.video_delay_nanos.to_value(),
             "watchdog" => self.watchdog_nanos.to_value(),
+            "stats-interval" => self.stats_interval_nanos.to_value(),
             "roi" => self.roi.to_value(),
+            "inject-fault" => self.inject_fault.to_value(),
             "prompt" => self.prompt.to_value(),
             _ => return None,
         })
