@@ -49,7 +49,10 @@ impl Source {
 fn run(seed: u64) -> (usize, usize) {
     println!("seed {seed}");
     let (fake, mut noise) = (Fake::new(), Noise(seed));
-    let bench = Bench::new(infer_with(&fake), true);
+    let element = infer_with(&fake);
+    // Carrying moves labels, not ages.
+    element.set_property("carry", seed.is_multiple_of(2));
+    let bench = Bench::new(element, true);
     let sizes = [(32, 16), (20, 30)].map(|(width_px, height_px)| Size { width_px, height_px });
     let mut source = Source {
         shown_ms: Vec::new(),
@@ -110,7 +113,9 @@ fn run(seed: u64) -> (usize, usize) {
         };
         let made = source.number_of(class);
         let true_ms = source.shown_ms[source.shown_ms.len() - 1] - source.shown_ms[made];
-        let claimed_ms = MaskMeta::from_buffer(&frames[0]).unwrap().age_nanos / 1_000_000;
+        let meta = MaskMeta::from_buffer(&frames[0]).unwrap();
+        let claimed_ms = meta.age_nanos / 1_000_000;
+        assert!(!meta.carried || (seed.is_multiple_of(2) && true_ms > 0));
         assert_eq!(claimed_ms, true_ms, "seed {seed}, step {step}, frame {made}");
         masks += 1;
         oldest_ms = oldest_ms.max(true_ms);

@@ -10,6 +10,7 @@
 //! With `delay_nanos` a frame is held until one comes that is so much later: a model that is fast enough answers
 //! meanwhile, and the frame leaves with its own mask.
 
+use super::carry::Carrier;
 use super::engine::{Counts, Mask, Outcome};
 use super::fuse::Fuser;
 use super::past::{Past, Place, Spacing};
@@ -33,6 +34,8 @@ pub struct LiveConfig {
     pub max_age_nanos: u64,
     /// How long frames are held; 0 for not at all.
     pub delay_nanos: u64,
+    /// Whether masks are moved along to the frame they are shown on ([`super::carry`]).
+    pub carry: bool,
     /// Spatial prompts for every clip, in pixels of the model's square.
     pub prompt: Prompt,
 }
@@ -59,6 +62,8 @@ pub struct LiveEngine {
     /// Frames whose outcome has not been taken, oldest first.
     waiting: VecDeque<Place>,
     counts: Counts,
+    /// Where masks are to be carried.
+    carrier: Option<Carrier>,
     /// Requests that have had their day, for their memory.
     spares: Vec<Request>,
 }
@@ -95,6 +100,7 @@ impl LiveEngine {
             faults: 0,
             waiting: VecDeque::new(),
             counts: Counts::default(),
+            carrier: config.carry.then(|| Carrier::new(spec.side_px, spec.orientation)),
             spares: Vec::with_capacity(SPARES),
             config,
         })
@@ -116,9 +122,10 @@ impl LiveEngine {
     }
 
     /// Whether the next frame, shown at `time`, is worth a look: one to be kept, or any while frames are held for
-    /// masks of their own.
+    /// masks of their own or masks are carried to it.
     pub fn wants_pixels(&self, time: FrameTime) -> bool {
         self.config.delay_nanos > 0
+            || self.config.carry
             || self.past.wants(Place {
                 index: self.received,
                 time,
@@ -135,6 +142,9 @@ impl LiveEngine {
         self.ended = false;
         self.waiting.push_back(place);
         if let Some(frame) = frame {
+            if let Some(carrier) = &mut self.carrier {
+                carrier.see(index, &frame);
+            }
             if self.past.wants(place) {
                 self.past.keep(frame.clone(), place);
             }
@@ -160,6 +170,9 @@ impl LiveEngine {
         self.newest = None;
         self.ended = false;
         self.past.clear();
+        if let Some(carrier) = &mut self.carrier {
+            carrier.clear();
+        }
         self.job = None;
         self.open.clear();
         self.masks.clear();
@@ -267,7 +280,7 @@ impl LiveEngine {
             mask.frame <= index && frame.time.since_nanos(mask.time) <= self.config.max_age_nanos
         };
         match (self.masks.front().filter(young), &self.fault) {
-            (Some(mask), _) => Outcome::Mask(mask.clone()),
+            (Some(mask), _) => Outcome::Mask(carried(mask, index, self.carrier.as_mut())),
             (None, Some(error)) => Outcome::Failed(error.clone()),
             (None, None) => Outcome::None,
         }
@@ -294,6 +307,21 @@ impl LiveEngine {
             self.skip(older);
         }
         self.open.push_back((clip, place));
+    }
+}
+
+/// `mask` on frame `index`: moved along where that can be done, else as it is.
+fn carried(mask: &Mask, index: u64, carrier: Option<&mut Carrier>) -> Mask {
+    let moved = carrier
+        .filter(|_| mask.frame < index)
+        .and_then(|carrier| carrier.carry(&mask.labels, mask.frame, index));
+    match moved {
+        Some(labels) => Mask {
+            labels,
+            carried: true,
+            ..mask.clone()
+        },
+        None => mask.clone(),
     }
 }
 

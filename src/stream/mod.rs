@@ -9,6 +9,7 @@
 //! * [`ring`]: the model-side frames a clip can still need, under stable indices; [`past`]: those of a live clip.
 //! * [`fuse`]: outputs to masks: turned upright, averaged where several clips serve a frame.
 //! * [`engine`]: the bookkeeping that joins them, [`exact`] or [`live`]; never waits, never reads a clock.
+//! * [`carry`]: masks moved along with what they cover.
 //! * [`worker`]: the one thread that owns the [`Segmenter`](crate::segmenter::Segmenter), which it opens anew after
 //!   faults as [`restart`] says; [`supervisor`] replaces one that hangs.
 //! * [`faulty`]: a model that fails on purpose, for tests.
@@ -40,6 +41,7 @@
 
 mod batch;
 mod blame;
+pub mod carry;
 mod desk;
 pub mod engine;
 pub mod exact;

@@ -71,6 +71,7 @@ pub(super) struct Settings {
     pub model_instance_id: String,
     pub max_mask_age_nanos: u64,
     pub video_delay_nanos: u64,
+    pub carry: bool,
     pub watchdog_nanos: u64,
     /// 0: never.
     pub stats_interval_nanos: u64,
@@ -96,6 +97,7 @@ impl Default for Settings {
             model_instance_id: String::new(),
             max_mask_age_nanos: 500_000_000,
             video_delay_nanos: 0,
+            carry: false,
             watchdog_nanos: 30_000_000_000,
             stats_interval_nanos: 0,
             roi: "auto".into(),
@@ -252,6 +254,15 @@ pub(super) fn properties() -> &'static [glib::ParamSpec] {
                 .default_value(default.video_delay_nanos)
                 .mutable_ready()
                 .build(),
+            glib::ParamSpecBoolean::builder("carry")
+                .nick("Carry")
+                .blurb(
+                    "Live mode: move a mask along with what it covers, by motion estimation, to the frame it is shown \
+                     on; it is marked as carried and its age stays that of the frame it was computed from",
+                )
+                .default_value(default.carry)
+                .mutable_ready()
+                .build(),
             glib::ParamSpecUInt64::builder("watchdog")
                 .nick("Watchdog")
                 .blurb("Time in ns, and at least ten median passes, after which a forward pass counts as hung")
@@ -329,6 +340,7 @@ impl Settings {
             "model-instance-id" => self.model_instance_id = text(value, &default.model_instance_id),
             "max-mask-age" => self.max_mask_age_nanos = value.get().unwrap_or(default.max_mask_age_nanos),
             "video-delay" => self.video_delay_nanos = value.get().unwrap_or(default.video_delay_nanos),
+            "carry" => self.carry = value.get().unwrap_or(default.carry),
             "watchdog" => self.watchdog_nanos = value.get().unwrap_or(default.watchdog_nanos),
             "stats-interval" => {
                 self.stats_interval_nanos = value.get().unwrap_or(default.stats_interval_nanos)
@@ -357,6 +369,7 @@ impl Settings {
             "model-instance-id" => self.model_instance_id.to_value(),
             "max-mask-age" => self.max_mask_age_nanos.to_value(),
             "video-delay" => self.video_delay_nanos.to_value(),
+            "carry" => self.carry.to_value(),
             "watchdog" => self.watchdog_nanos.to_value(),
             "stats-interval" => self.stats_interval_nanos.to_value(),
             "roi" => self.roi.to_value(),

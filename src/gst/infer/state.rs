@@ -184,6 +184,7 @@ impl State {
                 spacing: settings.spacing(spec, frame_nanos),
                 max_age_nanos: settings.max_mask_age_nanos,
                 delay_nanos,
+                carry: settings.carry,
                 prompt,
             };
             (EngineConfig::Live(config), delay_nanos)

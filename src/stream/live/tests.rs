@@ -32,6 +32,7 @@ fn config(spacing: Spacing) -> LiveConfig {
         spacing,
         max_age_nanos,
         delay_nanos,
+        carry: false,
         prompt,
     }
 }
@@ -239,4 +240,61 @@ fn what_cannot_be_live_says_why() {
     );
     assert!(LiveEngine::new(0, config(Spacing::Frames(0)), &spec()).is_err());
     assert!(LiveEngine::new(0, config(Spacing::Nanos(0)), &spec()).is_err());
+}
+
+#[test]
+fn a_carried_mask_keeps_its_age_and_says_that_it_was_carried() {
+    let spec = SegmenterSpec {
+        side_px: 64,
+        ..spec()
+    };
+    let config = LiveConfig {
+        carry: true,
+        ..config(Spacing::Frames(2))
+    };
+    let mut engine = LiveEngine::new(0, config, &spec).unwrap();
+    // A bright square of 24 pixels that moves 6 to the right with every frame.
+    let at_frame = |n: usize| {
+        let inside =
+            move |at: &usize| (20..44).contains(&(at / 64)) && (8 + 6 * n..32 + 6 * n).contains(&(at % 64));
+        let rgb: Vec<u8> = (0..64 * 64)
+            .flat_map(|at| [if inside(&at) { 200 + (at % 5 * 7) as u8 } else { 40 }; 3])
+            .collect();
+        let labels: Vec<u8> = (0..64 * 64).map(|at| u8::from(inside(&at))).collect();
+        (ModelFrame { rgb: rgb.into() }, labels)
+    };
+    let (frame, labels) = at_frame(0);
+    assert!(engine.wants_pixels(at(0)));
+    engine.push(Some(frame), at(0));
+    let job = engine.next_job().unwrap();
+    engine.accept(Done {
+        result: Ok(Reply {
+            planes: vec![Plane::Labels(labels.clone())],
+        }),
+        ..answer(&job)
+    });
+    let Outcome::Mask(own) = engine.take(0) else {
+        panic!("a mask of its own")
+    };
+    assert!(!own.carried && *own.labels == labels[..]);
+    assert!(
+        engine.wants_pixels(at(40)),
+        "every frame, though every second makes a clip"
+    );
+    let (frame, truth) = at_frame(1);
+    engine.push(Some(frame), at(40));
+    let Outcome::Mask(moved) = engine.take(1) else {
+        panic!("a mask")
+    };
+    let wrong = |mask: &[u8]| mask.iter().zip(&truth).filter(|(a, b)| a != b).count();
+    assert!(moved.carried && (moved.frame, moved.time) == (0, at(0)));
+    assert!(
+        wrong(&moved.labels) * 4 < wrong(&labels),
+        "{} {}",
+        wrong(&moved.labels),
+        wrong(&labels)
+    );
+    // A frame that was not looked at gets the mask as it is.
+    engine.push(None, at(80));
+    assert!(matches!(engine.take(2), Outcome::Mask(mask) if !mask.carried && *mask.labels == labels[..]));
 }
