@@ -166,4 +166,4 @@ fn a_live_frame_takes_no_memory() {
 }
 
 /// Most calls of malloc that attaching a meta takes in GStreamer 1.22.
-const MALLOCS_OF_A_META: u64 = 8;
+const MALLOCS_OF_A_META: u64 = 4;

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! error | panic | nan | hang | slow:SECONDS     in every pass, or with /N in every N-th:  panic/10  slow:0.5/3
-//! random:SEED                                   none, error, panic, nan or slow:0.05, all equally often
+//! random:SEED                                   error, panic, nan and slow:0.05, each in one pass of eight
 //! ```
 
 use crate::error::{Error, Result};
@@ -48,7 +48,7 @@ impl FaultPlan {
     fn fault(self, pass: u64) -> Option<Fault> {
         match self {
             FaultPlan::Every(fault, every) => (pass + 1).is_multiple_of(every.max(1)).then_some(fault),
-            FaultPlan::Random(seed) => match scrambled(seed ^ pass.wrapping_mul(0x9e37_79b9_7f4a_7c15)) % 5 {
+            FaultPlan::Random(seed) => match scrambled(seed ^ pass.wrapping_mul(0x9e37_79b9_7f4a_7c15)) % 8 {
                 0 => Some(Fault::Error),
                 1 => Some(Fault::Panic),
                 2 => Some(Fault::NotFinite),
