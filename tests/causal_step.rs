@@ -5,7 +5,8 @@ use masam::checkpoint::{ModelCard, ModelFile, Preprocessing, Weights};
 use masam::model::{Adapters, CausalState, FactMode, FormulaWeights, MaSam, ModelConfig, Prompts};
 use masam::runtime::{Place, PlainSegmenter, tensor_of};
 use masam::segmenter::{
-    ModelFrame, Plane, Prompt, Request, SegmentError, Segmenter, StateSnapshot, StreamId, Temporal, Want,
+    ModelFrame, Plane, Prompt, Request, SegmentError, Segmenter, StateSnapshot, Step, StreamId, Temporal,
+    Want,
 };
 
 const SIDE: usize = 64;
@@ -51,6 +52,15 @@ fn segmenter(config: &ModelConfig, preprocessing: Preprocessing) -> PlainSegment
     }
     let card = ModelCard::new(config.clone(), preprocessing).unwrap();
     PlainSegmenter::new(ModelFile { card, weights }, place(), Some(2)).unwrap()
+}
+
+fn step(stream: StreamId, frame: ModelFrame) -> Step {
+    Step {
+        stream,
+        frame,
+        want: Want::Probabilities,
+        prompt: Prompt::default(),
+    }
 }
 
 fn probabilities(plane: &Plane) -> &[f32] {
@@ -115,6 +125,7 @@ fn streams_keep_to_themselves_and_states_can_be_put_back() {
                 outputs: (0..8).collect(),
                 want: Want::Probabilities,
                 prompt: Prompt::default(),
+                step: None,
             };
             model.segment(&[request], None).remove(0).unwrap().planes
         })
@@ -133,20 +144,11 @@ fn streams_keep_to_themselves_and_states_can_be_put_back() {
         }
         // Sometimes both in one batch, sometimes one after the other, in either order.
         let order = if i % 3 == 2 { [1, 0] } else { [0, 1] };
-        let given = order.map(|s| (streams[s], of(s, i)));
+        let given = order.map(|s| step(streams[s], of(s, i)));
         let planes: Vec<Plane> = if i % 2 == 0 {
-            model
-                .step(&given, Want::Probabilities, None)
-                .into_iter()
-                .map(Result::unwrap)
-                .collect()
+            model.step(&given, None).into_iter().map(Result::unwrap).collect()
         } else {
-            let one = |g: &(StreamId, ModelFrame)| {
-                model
-                    .step(std::slice::from_ref(g), Want::Probabilities, None)
-                    .remove(0)
-                    .unwrap()
-            };
+            let one = |g: &Step| model.step(std::slice::from_ref(g), None).remove(0).unwrap();
             given.iter().map(one).collect()
         };
         for (s, plane) in order.into_iter().zip(&planes) {
@@ -157,17 +159,14 @@ fn streams_keep_to_themselves_and_states_can_be_put_back() {
     let mut other = segmenter(&config, Preprocessing::live());
     other.restore(StreamId(1), &kept.unwrap()).unwrap();
     let again = other
-        .step(&[(StreamId(1), of(0, 5))], Want::Probabilities, None)
+        .step(&[step(StreamId(1), of(0, 5))], None)
         .remove(0)
         .unwrap();
     near(&again, &wanted[0][5], "restored");
     // Forgotten, it begins anew.
     model.reset(streams[0]);
     assert!(model.snapshot(streams[0]).is_none());
-    let first = model
-        .step(&[(streams[0], of(0, 0))], Want::Probabilities, None)
-        .remove(0)
-        .unwrap();
+    let first = model.step(&[step(streams[0], of(0, 0))], None).remove(0).unwrap();
     near(&first, &wanted[0][0], "reset");
 }
 
@@ -175,9 +174,7 @@ fn streams_keep_to_themselves_and_states_can_be_put_back() {
 fn what_cannot_be_stepped_says_why() {
     let says = |config: &ModelConfig, preprocessing, part: &str| {
         let mut model = segmenter(config, preprocessing);
-        let found = model
-            .step(&[(StreamId(1), frame(1))], Want::Labels, None)
-            .remove(0);
+        let found = model.step(&[step(StreamId(1), frame(1))], None).remove(0);
         assert!(
             matches!(&found, Err(SegmentError::Unsupported(why)) if why.contains(part)),
             "{found:?}"
@@ -191,24 +188,24 @@ fn what_cannot_be_stepped_says_why() {
     says(&centered, Preprocessing::live(), "centered");
     says(&causal, Preprocessing::reference(), "range");
     let mut model = segmenter(&causal, Preprocessing::live());
-    let twice = [(StreamId(1), frame(1)), (StreamId(1), frame(2))];
+    let twice = [step(StreamId(1), frame(1)), step(StreamId(1), frame(2))];
     assert!(matches!(
-        model.step(&twice, Want::Labels, None)[..],
+        model.step(&twice, None)[..],
         [Err(SegmentError::Request(_)), _]
     ));
     let short = ModelFrame {
         rgb: [0u8; 3].as_slice().into(),
     };
     assert!(matches!(
-        model.step(&[(StreamId(1), short)], Want::Labels, None)[..],
+        model.step(&[step(StreamId(1), short)], None)[..],
         [Err(SegmentError::Request(_))]
     ));
     let past = std::time::Instant::now();
-    let late = model.step(&[(StreamId(1), frame(1))], Want::Labels, Some(past));
+    let late = model.step(&[step(StreamId(1), frame(1))], Some(past));
     assert_eq!(late, [Err(SegmentError::Late)]);
-    assert!(model.step(&[], Want::Labels, None).is_empty());
+    assert!(model.step(&[], None).is_empty());
     model
-        .step(&[(StreamId(1), frame(1))], Want::Labels, None)
+        .step(&[step(StreamId(1), frame(1))], None)
         .remove(0)
         .unwrap();
     let bytes = model.snapshot(StreamId(1)).unwrap().bytes;

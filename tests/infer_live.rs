@@ -292,3 +292,18 @@ fn time_that_jumps_back_is_a_new_start() {
     assert_eq!((class_of(&frame), age_ms(&frame)), (Some(52), 40));
     assert_eq!(fake.asked()[2].bytes, [52; 5]);
 }
+
+#[test]
+fn a_carried_mask_is_marked_and_keeps_its_age() {
+    let fake = Fake::new();
+    let bench = bench(&fake, true, &[("carry", "true"), ("roi", "none")]);
+    bench.push(gray_frame(SIZE, 60, 0)).unwrap();
+    bench.wait_for_passes(1);
+    let frame = push_unanswered(&bench, &fake, gray_frame(SIZE, 62, 3));
+    let meta = MaskMeta::from_buffer(&frame).unwrap();
+    assert_eq!(
+        (class_of(&frame), age_ms(&frame), meta.carried),
+        (Some(60), 120, true)
+    );
+    assert_eq!(meta.running_time_nanos, Some(0));
+}

@@ -6,6 +6,7 @@ mod data;
 mod doctor;
 pub mod eval;
 mod inspect;
+mod latency;
 mod manual;
 mod memory;
 mod phantom;
@@ -43,6 +44,8 @@ enum Command {
     Eval(eval::Eval),
     /// Time the model.
     Bench(bench::Bench),
+    /// Measure what our elements cost a live video, and the true age of the masks shown.
+    Latency(latency::Latency),
     /// Train a model.
     Train(train::Train),
     /// Make endoscopic scenes with exact labels.
@@ -80,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Selftest(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::Bench(command) => command.run(),
+        Command::Latency(command) => command.run(),
         Command::Train(command) => command.run(),
         Command::Phantom(command) => run_phantom(&command),
         Command::Data(command) => command.run(),

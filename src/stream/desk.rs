@@ -1,5 +1,6 @@
 //! What a worker and its ports share: a queue and a mailbox per stream.
 
+use super::batch::BatchPace;
 use super::stats::Recent;
 use super::time::Clock;
 use crate::segmenter::{Reply, Request, SegmentError, StreamId};
@@ -8,6 +9,9 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Most clips in one batch: each takes the memory of a forward pass.
 const BATCH_CLIPS: usize = 8;
+
+/// Most answered requests kept for their stream.
+pub(super) const SPENT: usize = 2;
 
 /// One clip to run.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +44,8 @@ pub struct Done {
 pub struct WorkerStats {
     /// Nanoseconds per forward pass.
     pub forward_nanos: Recent,
+    /// Their median.
+    pub median_nanos: Option<u64>,
     /// Forward passes that have been answered, failed ones included.
     pub passes: u64,
     /// How often the model was opened anew.
@@ -66,6 +72,8 @@ pub(super) struct Lane {
     /// With the order of their arrival.
     pub commands: VecDeque<(u64, Command)>,
     pub mailbox: VecDeque<Done>,
+    /// Requests that have been answered, for their memory.
+    pub spent: Vec<Request>,
     /// A job of this stream is under way.
     pub busy: bool,
     pub interrupted: bool,
@@ -82,6 +90,7 @@ pub(super) struct Desk {
     /// The thread has ended, or nobody waits for it any more.
     pub gone: bool,
     pub stats: WorkerStats,
+    pub pace: BatchPace,
 }
 
 pub(super) struct Shared {
@@ -118,8 +127,20 @@ impl Desk {
             return Some(Work::Reset(first));
         }
         let mut batch = Vec::new();
-        let others = self.lanes.keys().copied().filter(|id| *id != first);
-        for id in std::iter::once(first).chain(others).collect::<Vec<_>>() {
+        let mut others: Vec<(u64, StreamId)> = self
+            .lanes
+            .iter()
+            .filter(|(id, _)| **id != first)
+            .filter_map(|(id, lane)| Some((arrival(lane)?, *id)))
+            .collect();
+        // Where not all fit, those that have waited longest.
+        others.sort_unstable();
+        let most = if others.is_empty() {
+            1
+        } else {
+            self.pace.most_clips(BATCH_CLIPS)
+        };
+        for id in std::iter::once(first).chain(others.into_iter().map(|(_, id)| id)) {
             let Some(lane) = self.lanes.get_mut(&id) else {
                 continue;
             };
@@ -132,7 +153,7 @@ impl Desk {
                     Command::Reset => lane.commands.push_front((order, command)),
                 }
             }
-            if batch.len() == BATCH_CLIPS {
+            if batch.len() >= most {
                 break;
             }
         }

@@ -12,7 +12,7 @@ use super::live::{LiveConfig, LiveEngine};
 use super::time::FrameTime;
 use super::worker::{Done, Job};
 use crate::error::Result;
-use crate::segmenter::{ModelFrame, Prompt, SegmentError, SegmenterSpec};
+use crate::segmenter::{ModelFrame, Prompt, Request, SegmentError, SegmenterSpec};
 use std::sync::Arc;
 
 /// What an engine is to do.
@@ -37,6 +37,9 @@ pub struct Mask {
     pub time: FrameTime,
     /// The epoch that frame belongs to.
     pub epoch: u64,
+    /// The labels were moved forward to the frame they are given for; `frame`, `time` and `epoch` stay those of the
+    /// frame they were computed from.
+    pub carried: bool,
     /// `[classes, side, side]` mean softmax in the orientation of the model's input, where kept.
     pub probabilities: Option<Vec<f32>>,
 }
@@ -187,9 +190,16 @@ impl Engine {
     }
 
     /// A clip that was handed out will not be run: a newer one took its place. Live mode only.
-    pub fn skip(&mut self, job: &Job) {
+    pub fn skip(&mut self, job: Job) {
         if let Engine::Live(live) = self {
             live.skip(job);
+        }
+    }
+
+    /// Takes a request that nobody needs any more, for its memory. Live mode only.
+    pub fn recycle(&mut self, request: Request) {
+        if let Engine::Live(live) = self {
+            live.recycle(request);
         }
     }
 
@@ -206,6 +216,14 @@ impl Engine {
         match self {
             Engine::Exact(exact) => exact.abandon(error),
             Engine::Live(live) => live.abandon(error),
+        }
+    }
+
+    /// Live mode: why there are no new masks, until a clip succeeds; and how often that has come up.
+    pub fn fault(&self) -> Option<(&SegmentError, u64)> {
+        match self {
+            Engine::Exact(_) => None,
+            Engine::Live(live) => live.fault(),
         }
     }
 

@@ -231,6 +231,7 @@ impl ExactEngine {
             frame: index,
             time: waiting.time,
             epoch: self.epoch,
+            carried: false,
             probabilities,
         })
     }

@@ -1,5 +1,6 @@
 //! The model in the worker's hands: opened, run with panics contained, and opened anew after faults.
 
+use super::blame::Blame;
 use super::restart::BackOff;
 use super::time::Clock;
 use super::worker::Open;
@@ -16,6 +17,7 @@ pub(super) struct Keeper {
     /// What the model said of itself when it was first opened.
     pub spec: Option<SegmenterSpec>,
     back_off: BackOff,
+    blame: Blame,
     pub restarts: u64,
     /// Why the model is not open.
     trouble: String,
@@ -66,11 +68,19 @@ impl Keeper {
             return requests.iter().map(|_| Err(error.clone())).collect();
         };
         let results = segment_isolated(segmenter.as_mut(), requests, None);
-        if results.iter().any(std::result::Result::is_ok) {
+        self.blame.begin();
+        for (request, _) in requests.iter().zip(&results).filter(|(_, r)| r.is_ok()) {
+            self.blame.succeeded(request.stream);
             self.back_off.succeeded();
         }
-        for error in results.iter().filter_map(|result| result.as_ref().err()) {
-            if self.back_off.failed(error, clock()) {
+        for (request, result) in requests.iter().zip(&results) {
+            let Err(error) = result else { continue };
+            if !self.blame.failed(request.stream) {
+                // Its state may be half changed; the model serves the others.
+                if matches!(error, SegmentError::Panicked(_)) {
+                    self.reset(request.stream);
+                }
+            } else if self.back_off.failed(error, clock()) {
                 self.trouble = format!("it is opened anew after: {error}");
                 self.discard();
             }

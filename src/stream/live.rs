@@ -10,14 +10,16 @@
 //! With `delay_nanos` a frame is held until one comes that is so much later: a model that is fast enough answers
 //! meanwhile, and the frame leaves with its own mask.
 
+use super::carry::Carrier;
 use super::engine::{Counts, Mask, Outcome};
 use super::fuse::Fuser;
 use super::past::{Past, Place, Spacing};
+use super::phases::Phases;
 use super::time::FrameTime;
 use super::window::Emit;
 use super::worker::{Done, Job};
 use crate::error::{Error, Result, all_of};
-use crate::segmenter::{ModelFrame, Prompt, Request, SegmentError, SegmenterSpec, StreamId, Want};
+use crate::segmenter::{ModelFrame, Prompt, Request, SegmentError, SegmenterSpec, StreamId, Temporal, Want};
 use std::collections::VecDeque;
 
 /// What a live engine is to do.
@@ -27,12 +29,16 @@ pub struct LiveConfig {
     pub stream: StreamId,
     /// Frames in a clip, as many as the model takes.
     pub clip_frames: usize,
-    /// Distance between two frames of a clip.
+    /// Newest or step; see [`check_emit`].
+    pub emit: Emit,
+    /// Distance between two frames of a clip, or between two frames that a causal state is fed.
     pub spacing: Spacing,
     /// Masks older than this are not given.
     pub max_age_nanos: u64,
     /// How long frames are held; 0 for not at all.
     pub delay_nanos: u64,
+    /// Whether masks are moved along to the frame they are shown on ([`super::carry`]).
+    pub carry: bool,
     /// Spatial prompts for every clip, in pixels of the model's square.
     pub prompt: Prompt,
 }
@@ -46,6 +52,8 @@ pub struct LiveEngine {
     newest: Option<FrameTime>,
     ended: bool,
     past: Past,
+    /// Causal states, where the model runs one frame at a time.
+    phases: Option<Phases>,
     fuser: Fuser,
     job: Option<Job>,
     /// Source frames of clips that have been cut and neither answered nor replaced, by number.
@@ -54,10 +62,19 @@ pub struct LiveEngine {
     /// Newest last. More than one only while frames are held.
     masks: VecDeque<Mask>,
     fault: Option<SegmentError>,
+    /// How often a fault came up.
+    faults: u64,
     /// Frames whose outcome has not been taken, oldest first.
     waiting: VecDeque<Place>,
     counts: Counts,
+    /// Where masks are to be carried.
+    carrier: Option<Carrier>,
+    /// Requests that have had their day, for their memory.
+    spares: Vec<Request>,
 }
+
+/// Spent requests kept: one is cut, one waits and one is under way.
+const SPARES: usize = 4;
 
 impl LiveEngine {
     /// An engine whose first epoch is `epoch`, for the model that `spec` describes.
@@ -71,8 +88,14 @@ impl LiveEngine {
             let bound = format!("the model takes clips of {} frames", spec.clip_frames);
             errors.push(Error::config("clip_frames", config.clip_frames, bound));
         }
+        errors.extend(check_emit(config.emit).err());
+        if config.emit == Emit::Step && spec.temporal != Temporal::Causal {
+            let bound = "the model's temporal taps are centered: it looks at later frames";
+            errors.push(Error::config("emit", config.emit, bound));
+        }
         all_of(errors)?;
         Ok(Self {
+            phases: (config.emit == Emit::Step).then(|| Phases::new(config.spacing)),
             side_px: spec.side_px,
             epoch,
             received: 0,
@@ -85,8 +108,11 @@ impl LiveEngine {
             next_clip: 0,
             masks: VecDeque::new(),
             fault: None,
+            faults: 0,
             waiting: VecDeque::new(),
             counts: Counts::default(),
+            carrier: config.carry.then(|| Carrier::new(spec.side_px, spec.orientation)),
+            spares: Vec::with_capacity(SPARES),
             config,
         })
     }
@@ -107,9 +133,10 @@ impl LiveEngine {
     }
 
     /// Whether the next frame, shown at `time`, is worth a look: one to be kept, or any while frames are held for
-    /// masks of their own.
+    /// masks of their own or masks are carried to it.
     pub fn wants_pixels(&self, time: FrameTime) -> bool {
         self.config.delay_nanos > 0
+            || self.config.carry
             || self.past.wants(Place {
                 index: self.received,
                 time,
@@ -126,6 +153,9 @@ impl LiveEngine {
         self.ended = false;
         self.waiting.push_back(place);
         if let Some(frame) = frame {
+            if let Some(carrier) = &mut self.carrier {
+                carrier.see(index, &frame);
+            }
             if self.past.wants(place) {
                 self.past.keep(frame.clone(), place);
             }
@@ -151,6 +181,12 @@ impl LiveEngine {
         self.newest = None;
         self.ended = false;
         self.past.clear();
+        if let Some(phases) = &mut self.phases {
+            phases.clear();
+        }
+        if let Some(carrier) = &mut self.carrier {
+            carrier.clear();
+        }
         self.job = None;
         self.open.clear();
         self.masks.clear();
@@ -159,14 +195,31 @@ impl LiveEngine {
 
     /// The newest clip, once.
     pub fn next_job(&mut self) -> Option<Job> {
-        self.job.take()
+        let mut job = self.job.take()?;
+        let source = self.open.iter().find(|(clip, _)| *clip == job.clip);
+        if let (Some(phases), Some((_, place))) = (&mut self.phases, source) {
+            job.request.step = Some(phases.feed(job.clip, *place));
+        }
+        Some(job)
     }
 
     /// A clip that was handed out will not be run: a newer one took its place.
-    pub fn skip(&mut self, job: &Job) {
+    pub fn skip(&mut self, job: Job) {
         if job.epoch == self.epoch {
             self.open.retain(|(clip, _)| *clip != job.clip);
             self.counts.clips_skipped += 1;
+            if let Some(phases) = &mut self.phases {
+                phases.skipped(job.clip);
+            }
+        }
+        self.recycle(job.request);
+    }
+
+    /// Takes a request that nobody needs any more, so that the next clip takes no memory.
+    pub fn recycle(&mut self, mut request: Request) {
+        request.frames.clear();
+        if self.spares.len() < SPARES {
+            self.spares.push(request);
         }
     }
 
@@ -182,6 +235,9 @@ impl LiveEngine {
         let Some((_, source)) = self.open.remove(at) else {
             return;
         };
+        if let Some(phases) = &mut self.phases {
+            phases.ran(done.clip);
+        }
         let labels = done.result.and_then(|mut reply| {
             let plane = reply
                 .planes
@@ -199,11 +255,13 @@ impl LiveEngine {
                     frame: source.index,
                     time: source.time,
                     epoch: self.epoch,
+                    carried: false,
                     probabilities: None,
                 });
             }
             Err(error) => {
                 self.counts.clips_failed += 1;
+                self.faults += 1;
                 self.fault = Some(error);
             }
         }
@@ -212,7 +270,16 @@ impl LiveEngine {
     /// No answer will come for the clips that are open.
     pub fn abandon(&mut self, error: &SegmentError) {
         self.open.clear();
-        self.fault = Some(error.clone());
+        // Said again for every frame while it lasts: it is one fault.
+        if self.fault.as_ref() != Some(error) {
+            self.faults += 1;
+            self.fault = Some(error.clone());
+        }
+    }
+
+    /// Why there are no new masks, until a clip succeeds; and how often that has come up.
+    pub fn fault(&self) -> Option<(&SegmentError, u64)> {
+        self.fault.as_ref().map(|error| (error, self.faults))
     }
 
     /// The outcome of a frame. Frames are taken in order: one before it is given up.
@@ -238,7 +305,7 @@ impl LiveEngine {
             mask.frame <= index && frame.time.since_nanos(mask.time) <= self.config.max_age_nanos
         };
         match (self.masks.front().filter(young), &self.fault) {
-            (Some(mask), _) => Outcome::Mask(mask.clone()),
+            (Some(mask), _) => Outcome::Mask(carried(mask, index, self.carrier.as_mut())),
             (None, Some(error)) => Outcome::Failed(error.clone()),
             (None, None) => Outcome::None,
         }
@@ -246,284 +313,64 @@ impl LiveEngine {
 
     /// Makes the newest clip of a frame.
     fn cut_clip(&mut self, newest: ModelFrame, place: Place) {
-        let frames = self.past.clip(newest, place);
+        let mut request = self.spares.pop().unwrap_or_else(|| Request {
+            stream: self.config.stream,
+            frames: Vec::with_capacity(self.config.clip_frames),
+            outputs: vec![match self.phases {
+                Some(_) => 0,
+                None => self.config.clip_frames - 1,
+            }],
+            want: Want::Labels,
+            prompt: Prompt::default(),
+            step: None,
+        });
+        match self.phases {
+            Some(_) => request.frames.push(newest),
+            None => self.past.clip(newest, place, &mut request.frames),
+        }
+        request.prompt.clone_from(&self.config.prompt);
         let clip = self.next_clip;
         self.next_clip += 1;
-        let last = self.config.clip_frames - 1;
-        let request = Request {
-            stream: self.config.stream,
-            frames,
-            outputs: vec![last],
-            want: Want::Labels,
-            prompt: self.config.prompt.clone(),
-            step: None,
-        };
         if let Some(older) = self.job.replace(Job {
             epoch: self.epoch,
             clip,
             request,
         }) {
-            self.skip(&older);
+            self.skip(older);
         }
         self.open.push_back((clip, place));
     }
 }
 
-/// Live mode shows the newest output; the others need frames that have not come yet.
+/// `mask` on frame `index`: moved along where that can be done, else as it is.
+fn carried(mask: &Mask, index: u64, carrier: Option<&mut Carrier>) -> Mask {
+    let moved = carrier
+        .filter(|_| mask.frame < index)
+        .and_then(|carrier| carrier.carry(&mask.labels, mask.frame, index));
+    match moved {
+        Some(labels) => Mask {
+            labels,
+            carried: true,
+            ..mask.clone()
+        },
+        None => mask.clone(),
+    }
+}
+
+/// Live mode shows the newest output, of a clip or of a step; the others need frames that have not come yet.
 ///
 /// # Errors
 /// Any other, saying why.
 pub fn check_emit(emit: Emit) -> Result<()> {
     match emit {
-        Emit::Newest => Ok(()),
-        Emit::Centre | Emit::Ensemble | Emit::Step => Err(Error::config(
+        Emit::Newest | Emit::Step => Ok(()),
+        Emit::Centre | Emit::Ensemble => Err(Error::config(
             "emit",
             emit,
-            "it waits for later frames, while in mode=live the video never waits; set emit=newest or mode=exact",
+            "it waits for later frames, while in mode=live the video never waits; set emit=newest, emit=step or mode=exact",
         )),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::geometry::Orientation;
-    use crate::labels::ClassSet;
-    use crate::segmenter::{Plane, Reply, Resize, Temporal};
-    use std::sync::Arc;
-
-    const MS: u64 = 1_000_000;
-
-    fn spec() -> SegmenterSpec {
-        SegmenterSpec {
-            model_id: "fake".into(),
-            clip_frames: 5,
-            side_px: 1,
-            classes: ClassSet::numbered(250).unwrap(),
-            resize: Resize::Area,
-            orientation: Orientation::Upright,
-            frame_interval_nanos: None,
-            temporal: Temporal::Centered,
-            untrained: true,
-            device: "none".into(),
-        }
-    }
-
-    fn config(spacing: Spacing) -> LiveConfig {
-        let prompt = Prompt::default();
-        let (max_age_nanos, delay_nanos) = (500 * MS, 0);
-        LiveConfig {
-            stream: StreamId(1),
-            clip_frames: 5,
-            spacing,
-            max_age_nanos,
-            delay_nanos,
-            prompt,
-        }
-    }
-
-    fn engine(config: LiveConfig) -> LiveEngine {
-        LiveEngine::new(0, config, &spec()).unwrap()
-    }
-
-    fn at(ms: u64) -> FrameTime {
-        FrameTime {
-            running_nanos: Some(ms * MS),
-            arrival_nanos: 0,
-        }
-    }
-
-    fn frame(byte: u8) -> ModelFrame {
-        ModelFrame {
-            rgb: Arc::from([byte; 3]),
-        }
-    }
-
-    fn push(engine: &mut LiveEngine, byte: u8, ms: u64) -> u64 {
-        let pixels = engine.wants_pixels(at(ms)).then(|| frame(byte));
-        engine.push(pixels, at(ms))
-    }
-
-    fn bytes(job: &Job) -> Vec<u8> {
-        job.request.frames.iter().map(|f| f.rgb[0]).collect()
-    }
-
-    fn answer(job: &Job) -> Done {
-        let byte = *bytes(job).last().unwrap();
-        let result = Ok(Reply {
-            planes: vec![Plane::Labels(vec![byte])],
-        });
-        Done {
-            stream: job.request.stream,
-            epoch: job.epoch,
-            clip: job.clip,
-            result,
-            forward_nanos: 0,
-        }
-    }
-
-    #[test]
-    fn the_newest_clip_replaces_one_that_was_not_begun() {
-        let mut engine = engine(config(Spacing::Frames(2)));
-        for i in 0..10 {
-            push(&mut engine, i, u64::from(i) * 40);
-        }
-        assert_eq!(bytes(&engine.next_job().unwrap()), [1, 3, 5, 7, 9]);
-        assert!(engine.next_job().is_none());
-        assert_eq!((engine.counts().clips_skipped, engine.open.len()), (9, 1));
-    }
-
-    #[test]
-    fn a_slow_pass_is_heard_however_many_clips_came_after_it() {
-        let mut engine = engine(LiveConfig {
-            max_age_nanos: 10_000 * MS,
-            ..config(Spacing::Frames(1))
-        });
-        push(&mut engine, 1, 0);
-        let slow = engine.next_job().unwrap();
-        let mut waiting = None;
-        for i in 1..100 {
-            push(&mut engine, i, u64::from(i) * 40);
-            let newer = engine.next_job();
-            if let Some(older) = std::mem::replace(&mut waiting, newer) {
-                engine.skip(&older);
-            }
-        }
-        engine.accept(answer(&slow));
-        assert!(matches!(engine.take(99), Outcome::Mask(mask) if mask.frame == 0));
-        assert_eq!((engine.counts().clips_skipped, engine.open.len()), (98, 1));
-    }
-
-    #[test]
-    fn only_frames_worth_a_look_are_asked_for() {
-        let mut slow = engine(config(Spacing::Frames(60)));
-        let asked = (0..600).filter(|i| {
-            let wanted = slow.wants_pixels(at(i * 16));
-            push(&mut slow, (i % 250) as u8, i * 16);
-            wanted
-        });
-        assert_eq!(asked.count(), 150, "every fourth");
-        // 596, 536, 476, 416, 356
-        assert_eq!(bytes(&slow.next_job().unwrap()), [106, 166, 226, 36, 96]);
-        // For masks of their own all are wanted, and still only every fourth is kept.
-        let mut held = engine(LiveConfig {
-            delay_nanos: MS,
-            ..config(Spacing::Frames(60))
-        });
-        for i in 0..600 {
-            assert!(held.wants_pixels(at(i * 16)));
-            push(&mut held, (i % 250) as u8, i * 16);
-        }
-        assert_eq!(bytes(&held.next_job().unwrap())[4], 99);
-        assert!(held.past.len() <= 4 * 15 + 2);
-    }
-
-    #[test]
-    fn masks_age_and_are_not_shown_when_too_old() {
-        let mut engine = engine(config(Spacing::Frames(1)));
-        let first = push(&mut engine, 7, 0);
-        assert_eq!(engine.take(first), Outcome::None);
-        let job = engine.next_job().unwrap();
-        engine.accept(answer(&job));
-        for (ms, young) in [(40, true), (500, true), (501, false)] {
-            let index = push(&mut engine, 8, ms);
-            match engine.take(index) {
-                Outcome::Mask(mask) => {
-                    assert!(young);
-                    assert_eq!((mask.labels[0], mask.frame, mask.time), (7, 0, at(0)));
-                }
-                other => assert!(!young && other == Outcome::None, "{ms}: {other:?}"),
-            }
-            assert_eq!(engine.take(index), Outcome::Unknown);
-        }
-    }
-
-    #[test]
-    fn a_delay_gives_a_fast_model_time_for_every_frame() {
-        let mut engine = engine(LiveConfig {
-            delay_nanos: 100 * MS,
-            ..config(Spacing::Frames(40))
-        });
-        let mut next = 0;
-        for i in 0..50_u8 {
-            push(&mut engine, i, u64::from(i) * 40);
-            // The answer comes one frame later.
-            let job = engine.next_job().unwrap();
-            while let Outcome::Mask(mask) = engine.take(next) {
-                assert_eq!((mask.frame, mask.labels[0]), (next, next as u8));
-                next += 1;
-            }
-            assert_eq!(next, u64::from(i).saturating_sub(2), "held for 100 ms at 25 Hz");
-            engine.accept(answer(&job));
-        }
-        assert_eq!(engine.take(next), Outcome::NeedsFrames);
-        engine.finish();
-        for index in next..50 {
-            assert!(matches!(engine.take(index), Outcome::Mask(mask) if mask.frame == index));
-        }
-        assert!(engine.waiting.is_empty() && engine.masks.len() <= 1);
-    }
-
-    #[test]
-    fn a_mask_of_a_later_frame_is_never_shown() {
-        let mut engine = engine(LiveConfig {
-            delay_nanos: 100 * MS,
-            ..config(Spacing::Frames(1))
-        });
-        for i in 0..3 {
-            push(&mut engine, i, u64::from(i) * 40);
-        }
-        let job = engine.next_job().unwrap(); // of frame 2
-        engine.accept(answer(&job));
-        push(&mut engine, 3, 120);
-        assert_eq!(engine.take(0), Outcome::None);
-        push(&mut engine, 4, 160);
-        assert_eq!(engine.take(1), Outcome::None);
-        push(&mut engine, 5, 200);
-        assert!(matches!(engine.take(2), Outcome::Mask(mask) if mask.frame == 2));
-    }
-
-    #[test]
-    fn a_fault_is_reported_until_a_clip_succeeds() {
-        let mut engine = engine(config(Spacing::Frames(1)));
-        push(&mut engine, 1, 0);
-        let job = engine.next_job().unwrap();
-        let error = SegmentError::Forward("cold".into());
-        engine.accept(Done {
-            result: Err(error.clone()),
-            ..answer(&job)
-        });
-        assert_eq!(engine.take(0), Outcome::Failed(error));
-        push(&mut engine, 2, 40);
-        let job = engine.next_job().unwrap();
-        engine.accept(answer(&job));
-        assert!(matches!(engine.take(1), Outcome::Mask(_)));
-        assert_eq!((engine.counts().clips_run, engine.counts().clips_failed), (1, 1));
-    }
-
-    #[test]
-    fn an_epoch_takes_nothing_from_the_one_before() {
-        let mut engine = engine(config(Spacing::Frames(1)));
-        push(&mut engine, 1, 0);
-        let old = engine.next_job().unwrap();
-        engine.begin_epoch();
-        let index = push(&mut engine, 2, 40);
-        engine.accept(answer(&old));
-        assert_eq!((index, engine.take(0)), (0, Outcome::None));
-        assert_eq!(bytes(&engine.next_job().unwrap()), [2; 5]);
-        assert_eq!(engine.counts().answers_stale, 1);
-    }
-
-    #[test]
-    fn what_cannot_be_live_says_why() {
-        assert!(check_emit(Emit::Newest).is_ok());
-        assert!(
-            check_emit(Emit::Centre)
-                .unwrap_err()
-                .to_string()
-                .contains("the video never waits")
-        );
-        assert!(LiveEngine::new(0, config(Spacing::Frames(0)), &spec()).is_err());
-        assert!(LiveEngine::new(0, config(Spacing::Nanos(0)), &spec()).is_err());
-    }
-}
+mod tests;

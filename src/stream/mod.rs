@@ -9,8 +9,10 @@
 //! * [`ring`]: the model-side frames a clip can still need, under stable indices; [`past`]: those of a live clip.
 //! * [`fuse`]: outputs to masks: turned upright, averaged where several clips serve a frame.
 //! * [`engine`]: the bookkeeping that joins them, [`exact`] or [`live`]; never waits, never reads a clock.
+//! * [`carry`]: masks moved along with what they cover.
 //! * [`worker`]: the one thread that owns the [`Segmenter`](crate::segmenter::Segmenter), which it opens anew after
 //!   faults as [`restart`] says; [`supervisor`] replaces one that hangs.
+//! * [`faulty`]: a model that fails on purpose, for tests.
 //! * [`square`]: a frame of any size to the model's square; [`offline`]: recorded frames through all of this.
 //! * [`stats`], [`time`]: what is measured, and in what.
 //!
@@ -37,14 +39,19 @@
 //! # Ok::<(), masam::Error>(())
 //! ```
 
+mod batch;
+mod blame;
+pub mod carry;
 mod desk;
 pub mod engine;
 pub mod exact;
+pub mod faulty;
 pub mod fuse;
 mod keeper;
 pub mod live;
 pub mod offline;
 pub mod past;
+mod phases;
 mod port;
 pub mod restart;
 pub mod ring;
@@ -61,7 +68,7 @@ pub use live::LiveConfig;
 pub use offline::{Next, Offline};
 pub use past::Spacing;
 pub use square::Squarer;
-pub use supervisor::{Incident, Supervisor};
+pub use supervisor::{Incident, Pace, Supervisor};
 pub use time::{Clock, FrameTime};
 pub use window::{Emit, Window};
 pub use worker::{Done, Job, Open, Port, Priority, Stopped, Wait, Worker, WorkerConfig};

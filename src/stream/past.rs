@@ -102,8 +102,8 @@ impl Past {
         }
     }
 
-    /// The clip whose newest frame is `newest`, oldest first.
-    pub fn clip(&mut self, newest: ModelFrame, at: Place) -> Vec<ModelFrame> {
+    /// Makes `frames` the clip whose newest frame is `newest`, oldest first.
+    pub fn clip(&mut self, newest: ModelFrame, at: Place, frames: &mut Vec<ModelFrame>) {
         let (stride, spacing) = match self.spacing {
             Spacing::Frames(frames) => (frames as u64, self.spacing),
             Spacing::Nanos(nanos) => (nanos, self.spacing),
@@ -112,7 +112,7 @@ impl Past {
             Spacing::Frames(_) => at.index.saturating_sub(place.index),
             Spacing::Nanos(_) => at.time.since_nanos(place.time),
         };
-        let mut frames = Vec::with_capacity(self.clip_frames);
+        frames.clear();
         for steps in (1..self.clip_frames as u64).rev() {
             let target = steps.saturating_mul(stride);
             let nearest = self
@@ -124,7 +124,6 @@ impl Past {
             frames.push(kept.unwrap_or_else(|| newest.clone()));
         }
         frames.push(newest);
-        frames
     }
 
     /// Frames kept.
@@ -183,7 +182,9 @@ mod tests {
         if past.wants(at) {
             past.keep(frame(index), at);
         }
-        past.clip(frame(index), at).iter().map(number).collect()
+        let mut clip = Vec::new();
+        past.clip(frame(index), at, &mut clip);
+        clip.iter().map(number).collect()
     }
 
     #[test]

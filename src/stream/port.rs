@@ -1,7 +1,7 @@
 //! One stream's way to a worker: submit, wait, interrupt.
 
 use super::desk::{Command, Done, Job, Shared};
-use crate::segmenter::StreamId;
+use crate::segmenter::{Request, StreamId};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -77,6 +77,11 @@ impl Port {
             .get_mut(&self.stream)?
             .mailbox
             .pop_front()
+    }
+
+    /// A request that has been answered, for its memory.
+    pub fn try_take_spent(&self) -> Option<Request> {
+        self.shared.desk().lanes.get_mut(&self.stream)?.spent.pop()
     }
 
     /// Whether the thread is gone or was given up.

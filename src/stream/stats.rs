@@ -6,9 +6,18 @@ use std::collections::VecDeque;
 const KEPT: usize = 1024;
 
 /// The newest values of something measured.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Recent {
     values: VecDeque<u64>,
+}
+
+impl Default for Recent {
+    /// With memory for all that are kept, so that none is taken while frames pass.
+    fn default() -> Self {
+        Self {
+            values: VecDeque::with_capacity(KEPT),
+        }
+    }
 }
 
 impl Recent {

@@ -31,6 +31,15 @@ pub enum Incident {
     },
 }
 
+/// How fast the model is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pace {
+    /// Median of the forward passes; `None` before the first.
+    pub median_nanos: Option<u64>,
+    /// For how long the pass under way has been running; `None` where none is.
+    pub busy_nanos: Option<u64>,
+}
+
 /// Owner of the current worker.
 pub struct Supervisor {
     config: WorkerConfig,
@@ -115,6 +124,20 @@ impl Supervisor {
         stats
     }
 
+    /// How fast the model is, at `now_nanos` of the worker's clock.
+    pub fn pace(&self, now_nanos: u64) -> Pace {
+        let inner = self.inner();
+        let Some(worker) = &inner.worker else {
+            return Pace::default();
+        };
+        Pace {
+            median_nanos: worker
+                .median_nanos()
+                .or_else(|| inner.forward_nanos.percentile(50)),
+            busy_nanos: worker.busy_nanos(now_nanos),
+        }
+    }
+
     /// Looks whether the pass under way hangs at `now_nanos` (of the worker's clock), and replaces its worker if so.
     pub fn tend(&self, now_nanos: u64) -> Option<Incident> {
         let mut inner = self.inner();
@@ -179,6 +202,7 @@ mod tests {
     use super::super::worker::tests::{LONG, gated_open, job};
     use super::super::worker::{Priority, Wait};
     use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -220,6 +244,47 @@ mod tests {
         leave.send(()).unwrap(); // both threads end
         leave.send(()).unwrap();
         assert_eq!(supervisor.stop(LONG), Stopped::Joined);
+    }
+
+    #[test]
+    fn a_slow_model_is_slow_and_not_dead() {
+        let (open, begun, leave) = gated_open();
+        let now = Arc::new(AtomicU64::new(0));
+        let clock = Arc::clone(&now);
+        let config = WorkerConfig {
+            clock: Arc::new(move || clock.load(Ordering::SeqCst)),
+            ..config()
+        };
+        let supervisor = Supervisor::start(config, open, 30 * SECOND, 0).unwrap();
+        let port = supervisor.port(StreamId(1)).unwrap();
+        assert_eq!(supervisor.pace(0), Pace::default());
+        // Ten seconds a pass.
+        port.submit(job(&port, 0, 1));
+        begun.recv().unwrap();
+        now.store(10 * SECOND, Ordering::SeqCst);
+        leave.send(()).unwrap();
+        assert!(matches!(port.wait(LONG), Wait::Done(_)));
+        port.submit(job(&port, 0, 2));
+        begun.recv().unwrap();
+        let pace = Pace {
+            median_nanos: Some(10 * SECOND),
+            busy_nanos: Some(31 * SECOND),
+        };
+        assert_eq!(supervisor.pace(41 * SECOND), pace);
+        assert_eq!(
+            supervisor.tend(41 * SECOND),
+            None,
+            "above the watchdog, below ten medians"
+        );
+        assert_eq!(supervisor.tend(110 * SECOND - 1), None);
+        let after_nanos = 100 * SECOND;
+        assert_eq!(
+            supervisor.tend(110 * SECOND),
+            Some(Incident::Replaced { after_nanos })
+        );
+        // The one that took over knows how long passes take.
+        assert_eq!(supervisor.pace(110 * SECOND).median_nanos, Some(10 * SECOND));
+        leave.send(()).unwrap();
     }
 
     #[test]

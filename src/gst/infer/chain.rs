@@ -1,13 +1,11 @@
 //! Frames: in, held until their turn has come, out.
 
 use super::imp::{CAT, Infer};
-use super::state::{Eye, Held, State, Stream};
-use crate::geometry::{Rect, Size};
-use crate::gst::meta::MaskMeta;
-use crate::labels::NO_MASK;
+use super::report::is_told;
+use super::state::{Eye, Held, State};
+use crate::geometry::Rect;
 use crate::segmenter::{ModelFrame, SegmentError};
-use crate::stream::{FrameTime, Incident, Mask, Outcome, Wait};
-use gst::glib;
+use crate::stream::{FrameTime, Outcome, Wait};
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gstreamer as gst;
@@ -32,13 +30,19 @@ enum Next {
 impl Infer {
     pub(super) fn sink_chain(&self, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         self.tend();
-        if self.is_under_way() && self.breaks_off(&buffer) {
+        let was_paused = self
+            .state()
+            .as_mut()
+            .is_some_and(|state| std::mem::take(&mut state.was_paused));
+        if self.is_under_way() && ((was_paused && self.is_live()) || self.breaks_off(&buffer)) {
             gst::debug!(CAT, imp = self, "discontinuity");
             self.end_epoch()?;
         }
         self.follow_prompt()?;
         self.take_in(buffer)?;
-        self.release()
+        let flow = self.release();
+        self.post_stats();
+        flow
     }
 
     /// Where the prompt has been set anew, ends the epoch, so that no mask rests on two prompts, and goes on with it.
@@ -92,6 +96,14 @@ impl Infer {
             .is_some_and(|stream| stream.engine.received() > 0)
     }
 
+    fn is_live(&self) -> bool {
+        let state = self.state();
+        state
+            .as_ref()
+            .and_then(|s| s.stream.as_ref())
+            .is_some_and(|stream| stream.live)
+    }
+
     /// Whether this frame does not follow the one before it: it says so, or its time lies far before.
     fn breaks_off(&self, buffer: &gst::BufferRef) -> bool {
         let jumps_back = |state: &State| {
@@ -136,21 +148,22 @@ impl Infer {
             }
             None => (None, None),
         };
-        let trouble = {
+        let (trouble, fault) = {
             let mut state = self.state();
             let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
             state.give_back(eye);
             let (index, trouble) = state.show(seen.transpose()?, time);
             state.exchange();
             state.held.push_back(Held::Frame { buffer, index, time });
-            trouble
+            (trouble, state.new_fault())
         };
-        if let Some((error, count)) = trouble {
-            self.warn_sometimes(
-                count,
-                gst::StreamError::Format,
-                &format!("a frame could not be read: {error}"),
-            );
+        if let Some((error, count)) = trouble
+            && is_told(count - 1, count)
+        {
+            self.warn_of_frame(&error, count);
+        }
+        if let Some((error, count)) = fault {
+            self.warn_of_fault("no new masks", &error, count);
         }
         Ok(())
     }
@@ -192,18 +205,16 @@ impl Infer {
     }
 
     fn next(&self) -> Result<Next, gst::FlowError> {
-        let mut failure = None;
+        let (mut failure, now_nanos) = (None, self.now_nanos());
         let next = {
             let mut state = self.state();
             let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
-            state.next(&mut failure)
+            state.next(&mut failure, now_nanos)
         };
-        if let Some((error, count)) = failure {
-            self.warn_sometimes(
-                count,
-                gst::StreamError::Failed,
-                &format!("a frame goes on without its mask: {error}"),
-            );
+        if let Some((error, count)) = failure
+            && is_told(count - 1, count)
+        {
+            self.warn_of_fault("a frame goes on without its mask", &error, count);
         }
         Ok(next)
     }
@@ -250,30 +261,6 @@ impl Infer {
             self.post_message(gst::message::Latency::builder().src(&*self.obj()).build());
         }
         Ok(())
-    }
-
-    /// Looks after the worker, and reports when one was given up.
-    fn tend(&self) {
-        let Some(supervisor) = self
-            .state()
-            .as_ref()
-            .map(|state| state.session.supervisor.clone())
-        else {
-            return;
-        };
-        let Some(incident) = supervisor.tend(self.now_nanos()) else {
-            return;
-        };
-        let text = match incident {
-            Incident::Replaced { after_nanos } => {
-                let seconds = after_nanos as f64 / 1e9;
-                format!(
-                    "a forward pass hangs since {seconds:.1} s and was given up; the model is opened anew"
-                )
-            }
-            Incident::Off { cause } => format!("inference stays off: {cause}"),
-        };
-        gst::element_imp_warning!(self, gst::StreamError::Failed, ("{text}"));
     }
 
     /// Gives every held frame its mask as if the stream ended here, and lets all go.
@@ -352,25 +339,38 @@ impl Infer {
             }
         }
     }
-
-    /// Posts the 1st, 2nd, 4th, 8th, … warning of a kind: a fault in every frame must not flood the bus.
-    fn warn_sometimes<T: gst::MessageErrorDomain>(&self, count: u64, domain: T, text: &str) {
-        gst::debug!(CAT, imp = self, "{text} ({count} so far)");
-        if count.is_power_of_two() {
-            gst::element_imp_warning!(self, domain, ("{text} ({count} so far)"));
-        }
-    }
 }
 
 impl State {
     /// The stream's eye, where the engine wants to see the frame of `time`.
     fn borrow_eye(&mut self, time: FrameTime) -> Option<Eye> {
+        let hurried = self.is_hurried(time);
         let stream = self.stream.as_mut()?;
-        if stream.engine.wants_pixels(time) {
-            stream.eye.take()
-        } else {
-            None
+        if !stream.engine.wants_pixels(time) {
+            return None;
         }
+        if hurried {
+            self.numbers.frames_hurried += 1;
+            return None;
+        }
+        stream.looked = Some(time);
+        stream.eye.take()
+    }
+
+    /// Whether downstream has said that a frame of `time` comes too late anyway, so that the time for a look is better
+    /// saved. Live mode only, and never for longer than half a mask's life.
+    fn is_hurried(&self, time: FrameTime) -> bool {
+        let Some(stream) = self.stream.as_ref().filter(|stream| stream.live) else {
+            return false;
+        };
+        let late = time
+            .running_nanos
+            .zip(self.earliest_nanos)
+            .is_some_and(|(running, earliest)| running < earliest);
+        let looked_lately = stream
+            .looked
+            .is_some_and(|looked| time.since_nanos(looked) < self.session.settings.max_mask_age_nanos / 2);
+        late && looked_lately
     }
 
     /// Format and region of the frames.
@@ -405,7 +405,7 @@ impl State {
         }
     }
 
-    fn next(&mut self, failure: &mut Option<(SegmentError, u64)>) -> Next {
+    fn next(&mut self, failure: &mut Option<(SegmentError, u64)>, now_nanos: u64) -> Next {
         let index = match self.held.front() {
             None => return Next::Rest,
             Some(Held::Event(_)) => None,
@@ -426,56 +426,42 @@ impl State {
             Some(Held::Frame { buffer, time, .. }) => (buffer, time),
         };
         self.numbers.frames_out += 1;
-        match (outcome, &self.stream) {
+        let slow = match outcome {
+            Outcome::None => self.slowness(self.session.supervisor.pace(now_nanos)),
+            _ => None,
+        };
+        match (outcome, &mut self.stream) {
             (Outcome::Mask(mask), Some(stream)) => {
-                let meta = self.meta_of(stream, &mask, time);
-                self.numbers.age_nanos.add(meta.age_nanos);
-                meta.attach(buffer.make_mut());
+                let age_nanos = stream.attach_mask(buffer.make_mut(), &mask, time);
+                self.numbers.age_nanos.add(age_nanos);
             }
             (Outcome::Failed(error), Some(stream)) => {
-                self.fault_of(stream, &error, time).attach(buffer.make_mut());
+                stream.attach_nothing(buffer.make_mut(), time, format!("no mask: {error}"));
                 self.numbers.frames_bare += 1;
                 self.numbers.frames_failed += 1;
-                *failure = Some((error, self.numbers.frames_failed));
+                // In live mode faults are reported when they come up, and not for every frame.
+                if !stream.live {
+                    *failure = Some((error, self.numbers.frames_failed));
+                }
+            }
+            (Outcome::None, Some(stream)) => {
+                if let Some(slow) = slow {
+                    stream.attach_nothing(buffer.make_mut(), time, slow);
+                }
+                self.numbers.frames_bare += 1;
             }
             _ => self.numbers.frames_bare += 1,
         }
         Next::Push(buffer)
     }
 
-    fn meta_of(&self, stream: &Stream, mask: &Mask, shown: FrameTime) -> MaskMeta {
-        let spec = self.session.spec();
-        MaskMeta {
-            epoch: mask.epoch,
-            running_time_nanos: mask.time.running_nanos,
-            age_nanos: shown.since_nanos(mask.time),
-            frame: stream.format.size,
-            region: stream.square.region,
-            mask: Size::square(mask.side_px),
-            classes: spec.classes.clone(),
-            plane: glib::Bytes::from_owned(mask.labels.clone()),
-            model_id: spec.model_id.clone(),
-            carried: false,
-            untrained: spec.untrained,
-            confidence: None,
-            status: None,
-        }
-    }
-
-    /// For a frame that has no mask because the model failed: a plane that says so in every pixel, and why, for the
-    /// viewer.
-    fn fault_of(&self, stream: &Stream, error: &SegmentError, shown: FrameTime) -> MaskMeta {
-        let nothing = Mask {
-            labels: [NO_MASK].into(),
-            side_px: 1,
-            frame: 0,
-            time: shown,
-            epoch: stream.engine.epoch(),
-            probabilities: None,
-        };
-        MaskMeta {
-            status: Some(format!("no mask: {error}")),
-            ..self.meta_of(stream, &nothing, shown)
-        }
+    /// A fault of the live engine that has come up since the last call and is to be told, and how many there have been.
+    fn new_fault(&mut self) -> Option<(SegmentError, u64)> {
+        let (error, count) = self.stream.as_ref()?.engine.fault()?;
+        let stream_faults = &mut self.numbers.faults_of_stream;
+        let before = self.numbers.faults;
+        self.numbers.faults += count.saturating_sub(*stream_faults);
+        *stream_faults = count;
+        is_told(before, self.numbers.faults).then(|| (error.clone(), self.numbers.faults))
     }
 }

@@ -20,6 +20,7 @@ impl Infer {
                 self.discard_waiting();
                 if let Some(state) = self.state().as_mut() {
                     state.segment = gst::FormattedSegment::new();
+                    state.earliest_nanos = None;
                 }
                 self.interrupt(false);
                 self.forward(event)
@@ -39,6 +40,7 @@ impl Infer {
                     Some(time) => {
                         if let Some(state) = self.state().as_mut() {
                             state.segment = time.clone();
+                            state.earliest_nanos = None;
                         }
                         self.forward(event)
                     }
@@ -64,6 +66,18 @@ impl Infer {
             _ if event.is_serialized() => self.queue_event(event),
             _ => self.forward(event),
         }
+    }
+
+    pub(super) fn src_event(&self, event: gst::Event) -> bool {
+        if let gst::EventView::Qos(qos) = event.view() {
+            let (_, _, jitter, timestamp) = qos.get();
+            if let (Some(timestamp), Some(state)) = (timestamp, self.state().as_mut()) {
+                // As the base class of filters has it: frames behind this one are as late, and ours takes time too.
+                let late = u64::try_from(jitter).map_or(0, |nanos| nanos.saturating_mul(2));
+                state.earliest_nanos = (late > 0).then(|| timestamp.nseconds().saturating_add(late));
+            }
+        }
+        gst::Pad::event_default(&self.srcpad, Some(&*self.obj()), event)
     }
 
     /// Whether the stream goes on with the caps it has.
@@ -112,6 +126,11 @@ impl Infer {
             }
             None => return Ok(()),
         };
+        let changed = self.state().as_mut().is_some_and(|state| state.latency_differs());
+        if changed {
+            gst::debug!(CAT, imp = self, "the latency is another for these caps");
+            self.post_message(gst::message::Latency::builder().src(&*self.obj()).build());
+        }
         match begun {
             Ok(None) => Ok(()),
             Ok(Some(error)) => {

@@ -33,7 +33,7 @@ pub struct Infer {
     session: Mutex<Option<Session>>,
     state: Mutex<Option<State>>,
     /// Threads of hung forward passes that were left to themselves.
-    detached: AtomicU32,
+    pub(super) detached: AtomicU32,
     /// Behind arrival times; the workers' clock.
     clock: Clock,
 }
@@ -153,56 +153,6 @@ impl Infer {
         );
         false
     }
-
-    fn stats(&self) -> gst::Structure {
-        let worker = self
-            .session()
-            .as_ref()
-            .map(|session| session.supervisor.stats())
-            .unwrap_or_default();
-        let (detached, off) = match &*self.session() {
-            Some(session) => (session.supervisor.detached(), session.supervisor.off().is_some()),
-            None => (self.detached.load(Ordering::Relaxed), false),
-        };
-        let state = self.state();
-        let numbers = state
-            .as_ref()
-            .map(|state| state.numbers.clone())
-            .unwrap_or_default();
-        let counts = state.as_ref().map(State::counts).unwrap_or_default();
-        let stream = state.as_ref().and_then(|state| state.stream.as_ref());
-        let mut stats = gst::Structure::builder("masaminfer-stats")
-            .field("frames-in", numbers.frames_in)
-            .field("frames-out", numbers.frames_out)
-            .field("frames-without-mask", numbers.frames_bare)
-            .field("frames-unreadable", numbers.frames_unread)
-            .field("frames-copied", numbers.frames_copied)
-            .field("clips-run", counts.clips_run)
-            .field("clips-skipped", counts.clips_skipped)
-            .field("clips-failed", counts.clips_failed)
-            .field("answers-stale", counts.answers_stale)
-            .field("epoch", state.as_ref().map_or(0, State::epoch))
-            .field("live", stream.is_some_and(|stream| stream.live))
-            .field("inference-off", off)
-            .field("passes", worker.passes)
-            .field("restarts", worker.restarts)
-            .field("detached", detached)
-            .field("largest-batch", worker.largest_batch as u64)
-            .build();
-        // Quantiles of nothing are left out.
-        for (name, recent, per_cent) in [
-            ("mask-age-p50", &numbers.age_nanos, 50),
-            ("mask-age-p95", &numbers.age_nanos, 95),
-            ("mask-age-p99", &numbers.age_nanos, 99),
-            ("forward-p50", &worker.forward_nanos, 50),
-            ("forward-p99", &worker.forward_nanos, 99),
-        ] {
-            if let Some(value) = recent.percentile(per_cent) {
-                stats.set(name, value);
-            }
-        }
-        stats
-    }
 }
 
 #[glib::object_subclass]
@@ -235,6 +185,9 @@ impl ObjectSubclass for Infer {
             .flags(gst::PadFlags::PROXY_CAPS)
             .build();
         let srcpad = gst::Pad::builder_from_template(&template("src"))
+            .event_function(|_, parent, event| {
+                Infer::catch_panic_pad_function(parent, || false, |infer| infer.src_event(event))
+            })
             .query_function(|_, parent, query| {
                 Infer::catch_panic_pad_function(parent, || false, |infer| infer.src_query(query))
             })
@@ -268,7 +221,7 @@ impl ObjectImpl for Infer {
 
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
         if pspec.name() == "stats" {
-            return self.stats().to_value();
+            return self.numbers("masaminfer-stats").to_value();
         }
         self.settings()
             .get(pspec.name())
@@ -327,6 +280,12 @@ impl ElementImpl for Infer {
                 self.report(self.renew())?;
                 let session = self.session().clone().ok_or(gst::StateChangeError)?;
                 *self.state() = Some(State::new(session));
+            }
+            gst::StateChange::PlayingToPaused => {
+                // The picture of a live source goes on meanwhile, and running time does not.
+                if let Some(state) = self.state().as_mut() {
+                    state.was_paused = true;
+                }
             }
             // Wakes a chain function that waits, so that the pads can be deactivated.
             gst::StateChange::PausedToReady => self.interrupt(true),

@@ -14,12 +14,14 @@ use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_video as gst_video;
 
+mod attach;
 mod chain;
 mod events;
 mod imp;
 mod picture;
 mod pool;
 mod queries;
+mod report;
 mod session;
 mod settings;
 mod state;

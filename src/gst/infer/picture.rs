@@ -85,19 +85,23 @@ impl Format {
     ) -> Result<R> {
         let layout = Layout::of(buffer, self)?;
         let count = self.pixels.planes();
-        let mut maps = Vec::with_capacity(count);
-        for plane in 0..count {
-            maps.push(layout.map(buffer, self.pixels, plane)?);
+        let mut maps: [Option<(Mapped<'_>, usize)>; 3] = [None, None, None];
+        for (plane, slot) in maps.iter_mut().enumerate().take(count) {
+            *slot = Some(layout.map(buffer, self.pixels, plane)?);
         }
-        let mut planes = Vec::with_capacity(count);
-        for (plane, (map, skip)) in maps.iter().enumerate() {
-            let data = map.as_slice().get(*skip..).unwrap_or_default();
-            planes.push(PlaneRef {
-                data,
-                stride_bytes: layout.strides[plane],
-            });
+        let mut planes = [PlaneRef {
+            data: &[],
+            stride_bytes: 0,
+        }; 3];
+        for ((plane, stride_bytes), map) in planes.iter_mut().zip(layout.strides).zip(&maps) {
+            let data = map.as_ref().and_then(|(map, skip)| map.as_slice().get(*skip..));
+            *plane = PlaneRef {
+                data: data.unwrap_or_default(),
+                stride_bytes,
+            };
         }
-        let picture = Picture::new(self.pixels, layout.size, &planes, self.colors)?;
+        let planes = planes.get(..count).unwrap_or_default();
+        let picture = Picture::new(self.pixels, layout.size, planes, self.colors)?;
         let region = Rect {
             x_px: region.x_px + layout.x_px,
             y_px: region.y_px + layout.y_px,

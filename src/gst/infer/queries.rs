@@ -82,40 +82,48 @@ impl Infer {
 impl State {
     /// Live: the delay, and the time to the frame that ends it. Exact: the look-ahead and a forward pass.
     fn declare_latency(&mut self) -> gst::ClockTime {
-        let forward = self
-            .session
-            .supervisor
-            .stats()
-            .forward_nanos
-            .percentile(99)
-            .unwrap_or(0);
-        let Some(stream) = &self.stream else {
-            return gst::ClockTime::ZERO;
-        };
+        let forward = self.forward_p99_nanos();
+        if self.stream.as_ref().is_some_and(|stream| !stream.live) {
+            self.forward_declared_nanos = forward;
+        }
+        let own = self.own_latency_nanos(forward);
+        self.declared_nanos = Some(own);
+        gst::ClockTime::from_nseconds(own)
+    }
+
+    fn own_latency_nanos(&self, forward_nanos: u64) -> u64 {
+        let Some(stream) = &self.stream else { return 0 };
         let frame = stream.format.frame_nanos().unwrap_or(0);
-        let own = match (stream.live, stream.delay_nanos) {
+        match (stream.live, stream.delay_nanos) {
             (true, 0) => 0,
             (true, delay) => delay.saturating_add(frame),
-            (false, _) => {
-                self.forward_declared_nanos = forward;
-                frame
-                    .saturating_mul(stream.window.look_ahead_frames() as u64)
-                    .saturating_add(forward)
-            }
-        };
-        gst::ClockTime::from_nseconds(own)
+            (false, _) => frame
+                .saturating_mul(stream.window.look_ahead_frames() as u64)
+                .saturating_add(forward_nanos),
+        }
+    }
+
+    fn forward_p99_nanos(&self) -> u64 {
+        let stats = self.session.supervisor.stats();
+        stats.forward_nanos.percentile(99).unwrap_or(0)
+    }
+
+    /// Whether the last LATENCY answer, if one was given, does not hold for the stream that has just begun.
+    pub(super) fn latency_differs(&mut self) -> bool {
+        // Longer passes are for `latency_has_grown`.
+        let own = self.own_latency_nanos(self.forward_declared_nanos);
+        let differs = self.declared_nanos.is_some_and(|declared| declared != own);
+        if differs {
+            // Until the answer is asked for, which nobody has to do.
+            self.declared_nanos = Some(own);
+        }
+        differs
     }
 
     /// Whether forward passes take so much longer than the last LATENCY answer said that it should be asked for again.
     /// Exact mode only: in live mode nothing waits for them.
     pub(super) fn latency_has_grown(&mut self) -> bool {
-        let forward = self
-            .session
-            .supervisor
-            .stats()
-            .forward_nanos
-            .percentile(99)
-            .unwrap_or(0);
+        let forward = self.forward_p99_nanos();
         let grown = forward
             > self
                 .forward_declared_nanos

@@ -4,10 +4,12 @@ use super::settings::{Mode, Roi, Settings};
 use crate::error::{Error, Result};
 use crate::prompt::FramePrompt;
 use crate::segmenter::SegmenterSpec;
+use crate::stream::faulty::{FaultPlan, Faulty};
 use crate::stream::live::check_emit;
 use crate::stream::worker::Stopped;
 use crate::stream::{Clock, Open, Priority, Supervisor, WorkerConfig};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -39,6 +41,7 @@ struct Opened {
     model: Option<PathBuf>,
     device: String,
     precision: String,
+    inject_fault: String,
 }
 
 impl Opened {
@@ -48,6 +51,7 @@ impl Opened {
             model: settings.model.clone(),
             device: settings.device.clone(),
             precision: settings.precision.clone(),
+            inject_fault: settings.inject_fault.clone(),
         }
     }
 }
@@ -71,6 +75,10 @@ impl Session {
                     as Open
             }
             (None, None) => return Err(Error::config("model", "not set", "it has to name a model file")),
+        };
+        let open = match settings.inject_fault.as_str() {
+            "" => open,
+            plan => made_faulty(open, plan.parse()?),
         };
         let supervisor = if settings.model_instance_id.is_empty() {
             Arc::new(start(&settings, open, detached)?)
@@ -141,6 +149,15 @@ impl Session {
             }
         })
     }
+}
+
+/// What `open` gives, failing as `plan` says.
+fn made_faulty(open: Open, plan: FaultPlan) -> Open {
+    let passes = Arc::new(AtomicU64::new(0));
+    Arc::new(move || {
+        let model = open()?;
+        Ok(Box::new(Faulty::new(model, plan, Arc::clone(&passes))))
+    })
 }
 
 /// Files are named in their own errors; other errors get the path in front.

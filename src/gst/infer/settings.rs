@@ -18,7 +18,10 @@ use std::sync::LazyLock;
 pub enum Mode {
     /// Follows the latency query, unless `emit` looks ahead.
     #[default]
-    #[enum_value(name = "live for live sources with emit=newest, else exact", nick = "auto")]
+    #[enum_value(
+        name = "live for live sources with emit=newest or step, else exact",
+        nick = "auto"
+    )]
     Auto,
     /// The video never waits.
     #[enum_value(name = "the video never waits; masks come when they come", nick = "live")]
@@ -78,9 +81,14 @@ pub(super) struct Settings {
     pub model_instance_id: String,
     pub max_mask_age_nanos: u64,
     pub video_delay_nanos: u64,
+    pub carry: bool,
     pub watchdog_nanos: u64,
+    /// 0: never.
+    pub stats_interval_nanos: u64,
     pub roi: String,
     pub prompt: String,
+    /// A [`crate::stream::faulty::FaultPlan`], or nothing. Only debug builds have the property.
+    pub inject_fault: String,
 }
 
 /// Longest delay of the video: frames of this time are kept.
@@ -99,9 +107,12 @@ impl Default for Settings {
             model_instance_id: String::new(),
             max_mask_age_nanos: 500_000_000,
             video_delay_nanos: 0,
+            carry: false,
             watchdog_nanos: 30_000_000_000,
+            stats_interval_nanos: 0,
             roi: "auto".into(),
             prompt: String::new(),
+            inject_fault: String::new(),
         }
     }
 }
@@ -191,7 +202,7 @@ impl Settings {
 pub(super) fn properties() -> &'static [glib::ParamSpec] {
     static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
         let default = Settings::default();
-        vec![
+        let mut specs = vec![
             glib::ParamSpecString::builder("model")
                 .nick("Model")
                 .blurb("Path of the model file (.safetensors as written by masam convert)")
@@ -253,6 +264,15 @@ pub(super) fn properties() -> &'static [glib::ParamSpec] {
                 .default_value(default.video_delay_nanos)
                 .mutable_ready()
                 .build(),
+            glib::ParamSpecBoolean::builder("carry")
+                .nick("Carry")
+                .blurb(
+                    "Live mode: move a mask along with what it covers, by motion estimation, to the frame it is shown \
+                     on; it is marked as carried and its age stays that of the frame it was computed from",
+                )
+                .default_value(default.carry)
+                .mutable_ready()
+                .build(),
             glib::ParamSpecUInt64::builder("watchdog")
                 .nick("Watchdog")
                 .blurb("Time in ns, and at least ten median passes, after which a forward pass counts as hung")
@@ -278,12 +298,32 @@ pub(super) fn properties() -> &'static [glib::ParamSpec] {
                 .default_value(Some(default.prompt.as_str()))
                 .mutable_playing()
                 .build(),
+            glib::ParamSpecUInt64::builder("stats-interval")
+                .nick("Statistics interval")
+                .blurb("Post the statistics as an element message masam-stats whenever this time, in ns, has passed (0: never)")
+                .default_value(default.stats_interval_nanos)
+                .mutable_playing()
+                .build(),
             glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
                 .nick("Statistics")
                 .blurb("Frames, clips, mask ages, pass times (ns) and faults since the element was started")
                 .read_only()
                 .build(),
-        ]
+        ];
+        if cfg!(debug_assertions) {
+            specs.push(
+                glib::ParamSpecString::builder("inject-fault")
+                    .nick("Inject fault")
+                    .blurb(
+                        "Debug builds: have forward passes go wrong: error, panic, nan, hang or slow:SECONDS, with /N \
+                         every N-th, or random:SEED",
+                    )
+                    .default_value(Some(default.inject_fault.as_str()))
+                    .mutable_ready()
+                    .build(),
+            );
+        }
+        specs
     });
     &PROPERTIES
 }
@@ -310,8 +350,13 @@ impl Settings {
             "model-instance-id" => self.model_instance_id = text(value, &default.model_instance_id),
             "max-mask-age" => self.max_mask_age_nanos = value.get().unwrap_or(default.max_mask_age_nanos),
             "video-delay" => self.video_delay_nanos = value.get().unwrap_or(default.video_delay_nanos),
+            "carry" => self.carry = value.get().unwrap_or(default.carry),
             "watchdog" => self.watchdog_nanos = value.get().unwrap_or(default.watchdog_nanos),
+            "stats-interval" => {
+                self.stats_interval_nanos = value.get().unwrap_or(default.stats_interval_nanos)
+            }
             "roi" => self.roi = text(value, &default.roi),
+            "inject-fault" => self.inject_fault = text(value, &default.inject_fault),
             "prompt" => self.prompt = text(value, &default.prompt),
             _ => {}
         }
@@ -334,8 +379,11 @@ impl Settings {
             "model-instance-id" => self.model_instance_id.to_value(),
             "max-mask-age" => self.max_mask_age_nanos.to_value(),
             "video-delay" => self.video_delay_nanos.to_value(),
+            "carry" => self.carry.to_value(),
             "watchdog" => self.watchdog_nanos.to_value(),
+            "stats-interval" => self.stats_interval_nanos.to_value(),
             "roi" => self.roi.to_value(),
+            "inject-fault" => self.inject_fault.to_value(),
             "prompt" => self.prompt.to_value(),
             _ => return None,
         })

@@ -1,5 +1,6 @@
 //! What exists only while the element is started, PAUSED and above.
 
+use super::attach::Tag;
 use super::picture::Format;
 use super::pool::PoolWatch;
 use super::session::Session;
@@ -38,6 +39,14 @@ pub(super) struct State {
     pub interrupted: bool,
     /// Time of a forward pass that the last LATENCY answer counted with.
     pub forward_declared_nanos: u64,
+    /// Our part of the last LATENCY answer; `None` before the first.
+    pub declared_nanos: Option<u64>,
+    /// Frames of an earlier running time come too late, as downstream has said.
+    pub earliest_nanos: Option<u64>,
+    /// The element has been paused since the last frame.
+    pub was_paused: bool,
+    /// When the numbers were last posted.
+    pub stats_posted_nanos: Option<u64>,
 }
 
 /// What depends on the caps.
@@ -59,6 +68,10 @@ pub(super) struct Stream {
     pub newest_nanos: Option<u64>,
     /// Taken out by the streaming thread while it reads pixels.
     pub eye: Option<Eye>,
+    /// The newest frame of the epoch that was looked at.
+    pub looked: Option<FrameTime>,
+    /// The meta of the frame before.
+    pub tag: Tag,
 }
 
 /// Waits its turn.
@@ -84,8 +97,13 @@ pub(super) struct Numbers {
     pub frames_unread: u64,
     /// Frames that were copied because their pool was too small.
     pub frames_copied: u64,
-    /// Frames whose mask could not be computed; exact mode.
+    /// Frames whose mask could not be computed.
     pub frames_failed: u64,
+    /// Frames that were not looked at because they came too late.
+    pub frames_hurried: u64,
+    /// Faults of live engines, and those among them of the present one that have been reported.
+    pub faults: u64,
+    pub faults_of_stream: u64,
     /// Of the masks attached.
     pub age_nanos: Recent,
     /// Of engines that are gone: of earlier caps.
@@ -107,6 +125,10 @@ impl State {
             next_epoch: 0,
             interrupted: false,
             forward_declared_nanos: 0,
+            declared_nanos: None,
+            earliest_nanos: None,
+            was_paused: false,
+            stats_posted_nanos: None,
         }
     }
 
@@ -146,7 +168,7 @@ impl State {
         let live = match settings.mode {
             Mode::Live => true,
             Mode::Exact => false,
-            Mode::Auto => live_source && window.emit == Emit::Newest,
+            Mode::Auto => live_source && matches!(window.emit, Emit::Newest | Emit::Step),
         };
         let id = unique_stream();
         let eye = Eye::new(spec, live, finder);
@@ -159,9 +181,11 @@ impl State {
             let config = LiveConfig {
                 stream: id,
                 clip_frames: spec.clip_frames,
+                emit: window.emit,
                 spacing: settings.spacing(spec, frame_nanos),
                 max_age_nanos: settings.max_mask_age_nanos,
                 delay_nanos,
+                carry: settings.carry,
                 prompt,
             };
             (EngineConfig::Live(config), delay_nanos)
@@ -191,6 +215,8 @@ impl State {
             newest_nanos: None,
             square: eye.square(region),
             eye: Some(eye),
+            looked: None,
+            tag: Tag::new(spec),
             format,
         });
         self.renew_port();
@@ -231,6 +257,7 @@ impl State {
     /// Keeps the numbers of the stream, if there is one, and lets go of it.
     fn end_stream(&mut self) {
         self.numbers.counts_before = self.counts();
+        self.numbers.faults_of_stream = 0;
         if let Some(stream) = self.stream.take() {
             self.next_epoch = stream.engine.epoch() + 1;
         }
@@ -276,11 +303,14 @@ impl State {
             if !stream.live {
                 port.submit(job);
             } else if let Some(older) = port.submit_latest(job) {
-                stream.engine.skip(&older);
+                stream.engine.skip(older);
             }
         }
         while let Some(done) = port.try_take() {
             stream.engine.accept(done);
+        }
+        while let Some(spent) = port.try_take_spent() {
+            stream.engine.recycle(spent);
         }
     }
 }

@@ -112,6 +112,11 @@ impl Rate {
     }
 }
 
+/// Whether a meta says that there is no mask: it has a status, and an age of its own it has not.
+fn is_nothing(view: &MaskView<'_>) -> bool {
+    view.plane.iter().all(|&id| id == NO_MASK) && view.mask == Size::square(1)
+}
+
 impl Painter {
     pub fn new(layout: FrameLayout, settings: Settings) -> Self {
         Self {
@@ -156,7 +161,10 @@ impl Painter {
         if !usable {
             return (false, errors);
         }
-        self.rate.see(view.running_time_nanos);
+        let says_nothing = is_nothing(view);
+        if !says_nothing {
+            self.rate.see(view.running_time_nanos);
+        }
         let expired = self
             .settings
             .expire_after_nanos
@@ -315,7 +323,10 @@ impl Painter {
         if self.settings.status {
             let millis = age_nanos as f64 / 1e6;
             // Writing to a string does not fail.
-            let _ = write!(self.status_text, "mask age {millis:.0} ms");
+            let _ = match is_nothing(view) {
+                true => write!(self.status_text, "no mask"),
+                false => write!(self.status_text, "mask age {millis:.0} ms"),
+            };
             if expired {
                 self.status_text.push_str(", too old to show");
             }

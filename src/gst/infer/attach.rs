@@ -1,0 +1,121 @@
+//! What leaves with a frame: its mask, or why it has none.
+
+use super::state::{State, Stream};
+use crate::geometry::Size;
+use crate::gst::meta::MaskMeta;
+use crate::labels::NO_MASK;
+use crate::segmenter::{SegmentError, SegmenterSpec};
+use crate::stream::{FrameTime, Mask, Pace};
+use gst::glib;
+use gstreamer as gst;
+use std::sync::Arc;
+
+/// The meta of the frame before: what does not change from frame to frame is not made anew.
+pub(super) struct Tag {
+    meta: MaskMeta,
+    /// The labels in `meta.plane`.
+    labels: Option<Arc<[u8]>>,
+    /// A plane that says in every pixel that there is no mask.
+    nothing: glib::Bytes,
+    /// The fault in `meta.status`.
+    fault: Option<SegmentError>,
+}
+
+impl Tag {
+    pub fn new(spec: &SegmenterSpec) -> Self {
+        let nothing = glib::Bytes::from_static(&[NO_MASK]);
+        let meta = MaskMeta {
+            epoch: 0,
+            running_time_nanos: None,
+            age_nanos: 0,
+            frame: Size::square(1),
+            region: Size::square(1).rect(),
+            mask: Size::square(1),
+            classes: spec.classes.clone(),
+            plane: nothing.clone(),
+            model_id: spec.model_id.clone(),
+            carried: false,
+            untrained: spec.untrained,
+            confidence: None,
+            status: None,
+        };
+        Self {
+            meta,
+            labels: None,
+            nothing,
+            fault: None,
+        }
+    }
+}
+
+impl Stream {
+    /// Attaches `mask` to a frame shown at `shown`, and why there are no newer ones, where there is a reason. The
+    /// mask's age.
+    pub fn attach_mask(&mut self, buffer: &mut gst::BufferRef, mask: &Mask, shown: FrameTime) -> u64 {
+        let Tag {
+            meta, labels, fault, ..
+        } = &mut self.tag;
+        if labels
+            .as_ref()
+            .is_none_or(|known| !Arc::ptr_eq(known, &mask.labels))
+        {
+            meta.plane = glib::Bytes::from_owned(Arc::clone(&mask.labels));
+            *labels = Some(Arc::clone(&mask.labels));
+        }
+        meta.mask = Size::square(mask.side_px);
+        meta.epoch = mask.epoch;
+        meta.running_time_nanos = mask.time.running_nanos;
+        meta.age_nanos = shown.since_nanos(mask.time);
+        meta.carried = mask.carried;
+        (meta.frame, meta.region) = (self.format.size, self.square.region);
+        let now = self.engine.fault().map(|(error, _)| error);
+        if now != fault.as_ref() || (now.is_none() && meta.status.is_some()) {
+            meta.status = now.map(|error| format!("no new masks: {error}"));
+            *fault = now.cloned();
+        }
+        meta.attach(buffer);
+        meta.age_nanos
+    }
+
+    /// Attaches a plane without a mask to a frame shown at `shown`, and `status` for the viewer.
+    pub fn attach_nothing(&mut self, buffer: &mut gst::BufferRef, shown: FrameTime, status: String) {
+        let epoch = self.engine.epoch();
+        let Tag {
+            meta,
+            labels,
+            nothing,
+            fault,
+        } = &mut self.tag;
+        meta.plane.clone_from(nothing);
+        meta.mask = Size::square(1);
+        meta.epoch = epoch;
+        meta.running_time_nanos = shown.running_nanos;
+        meta.age_nanos = 0;
+        meta.carried = false;
+        (meta.frame, meta.region) = (self.format.size, self.square.region);
+        meta.status = Some(status);
+        (*labels, *fault) = (None, None);
+        meta.attach(buffer);
+    }
+}
+
+impl State {
+    /// What the viewer is told where a model takes so long that none of its masks is young enough to be shown.
+    pub(super) fn slowness(&self, pace: Pace) -> Option<String> {
+        let oldest = self.session.settings.max_mask_age_nanos;
+        let seconds = |nanos: u64| nanos as f64 / 1e9;
+        let limit = format!("masks older than {:.1} s are not shown", seconds(oldest));
+        match (pace.median_nanos, pace.busy_nanos) {
+            (Some(median), _) if median > oldest => Some(format!(
+                "the model is too slow: {:.1} s for a clip, {limit}",
+                seconds(median)
+            )),
+            // To whole seconds, so that the line is not another for every frame.
+            (_, Some(busy)) if busy > oldest => Some(format!(
+                "the model is too slow: {:.0} s for a clip so far, {limit}",
+                seconds(busy).floor()
+            )),
+            _ => None,
+        }
+    }
+}

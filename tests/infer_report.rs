@@ -1,0 +1,250 @@
+//! What `masaminfer` says of itself: structured warnings, status for the viewer, numbers as messages, latency; and what
+//! it is told: that frames come late, that it was paused.
+
+mod stream_support;
+
+use gst::prelude::*;
+use gstreamer as gst;
+use masam::geometry::Size;
+use masam::gst::infer::Infer;
+use masam::stream::faulty::{FaultPlan, Faulty};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use stream_support::{Bench, Fake, class_of, gray_frame, infer_with, init, rgb_caps, status_of};
+
+const SIZE: Size = Size {
+    width_px: 32,
+    height_px: 16,
+};
+
+/// A `masaminfer` that asks `fake`, made to fail as `plan` says.
+fn faulty_infer(fake: &Fake, plan: &str) -> gst::Element {
+    init();
+    let element = gst::ElementFactory::make("masaminfer").build().unwrap();
+    let (fake, plan) = (fake.clone(), plan.parse::<FaultPlan>().unwrap());
+    let passes = Arc::new(AtomicU64::new(0));
+    element.downcast_ref::<Infer>().unwrap().set_segmenter(move || {
+        let model = Box::new(fake.clone());
+        Ok(Box::new(Faulty::new(model, plan, Arc::clone(&passes))))
+    });
+    element
+}
+
+/// Details of the warnings posted since the last call.
+fn details(bench: &Bench) -> Vec<gst::Structure> {
+    let mut found = Vec::new();
+    while let Some(message) = bench.bus.pop_filtered(&[gst::MessageType::Warning]) {
+        if let gst::MessageView::Warning(warning) = message.view() {
+            found.extend(warning.details().map(|details| details.to_owned()));
+        }
+    }
+    found
+}
+
+#[test]
+fn warnings_say_what_kind_of_fault_it_was() {
+    for (plan, kind, cause) in [
+        ("error", "error", "made to fail"),
+        ("panic", "panic", "made to panic"),
+        ("nan", "not-finite", "not finite"),
+    ] {
+        let bench = Bench::new(faulty_infer(&Fake::new(), plan), true);
+        bench.begin(&rgb_caps(SIZE, 25));
+        for index in 0..3_u8 {
+            bench.push(gray_frame(SIZE, index, index.into())).unwrap();
+            bench.wait_for_passes(u64::from(index) + 1);
+        }
+        bench.push(gray_frame(SIZE, 3, 3)).unwrap();
+        let found = details(&bench);
+        // The 1st, 2nd and 4th, as far as they have come.
+        assert!((2..=3).contains(&found.len()), "{plan}: {found:?}");
+        assert_eq!(found[0].name(), "masam-fault");
+        assert_eq!(found[0].get::<&str>("kind"), Ok(kind));
+        assert!(
+            found[0].get::<&str>("cause").unwrap().contains(cause),
+            "{found:?}"
+        );
+        let counts: Vec<u64> = found
+            .iter()
+            .map(|details| details.get("count").unwrap())
+            .collect();
+        assert!(counts.is_sorted_by(|a, b| a < b) && counts[0] <= 2, "{counts:?}");
+        let stats = bench.element.property::<gst::Structure>("stats");
+        assert!(stats.get::<&str>("fault").unwrap().contains(cause));
+        let frames = bench.frames();
+        assert_eq!(frames.len(), 4, "{plan}: no frame is missing");
+        assert!(status_of(&frames[3]).unwrap().contains(cause));
+    }
+}
+
+#[test]
+fn a_fault_is_said_while_an_older_mask_is_still_shown() {
+    let fake = Fake::new();
+    let bench = Bench::new(infer_with(&fake), true);
+    bench.begin(&rgb_caps(SIZE, 25));
+    bench.push(gray_frame(SIZE, 7, 0)).unwrap();
+    bench.wait_for_passes(1);
+    fake.failing.store(true, Ordering::SeqCst);
+    bench.push(gray_frame(SIZE, 8, 1)).unwrap();
+    bench.wait_for_passes(2);
+    bench.take();
+    fake.gate.set(false);
+    bench.push(gray_frame(SIZE, 9, 2)).unwrap();
+    fake.gate.set(true);
+    let frame = bench.frames().remove(0);
+    assert_eq!(class_of(&frame), Some(7), "the mask is young enough");
+    assert!(
+        status_of(&frame)
+            .unwrap()
+            .starts_with("no new masks: the forward pass failed")
+    );
+    assert_eq!(details(&bench).len(), 1, "and the bus is told");
+}
+
+#[test]
+fn a_model_slower_than_its_masks_may_be_old_says_so() {
+    let fake = Fake::new();
+    let element = infer_with(&fake);
+    element.set_property("max-mask-age", 1_000_000_u64);
+    element.set_property("frame-stride", 600_u32);
+    let bench = Bench::new(element, true);
+    bench.begin(&rgb_caps(SIZE, 25));
+    fake.gate.set(false);
+    bench.push(gray_frame(SIZE, 1, 0)).unwrap();
+    fake.gate.wait_for(1);
+    // The pass has to have been under way for more than a millisecond, and it cannot end.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(3) {
+        std::thread::yield_now();
+    }
+    bench.take();
+    // Between two looks, so that there is no other clip.
+    let said = |index| {
+        bench.push(gray_frame(SIZE, 1, index)).unwrap();
+        let frame = bench.frames().remove(0);
+        assert_eq!(class_of(&frame), None);
+        status_of(&frame).unwrap()
+    };
+    assert!(said(1).contains("too slow: 0 s for a clip so far, masks older than 0.0 s"));
+    fake.gate.set(true);
+    bench.wait_for_passes(1);
+    assert!(said(10).contains("too slow: 0.0 s for a clip, masks older than 0.0 s"));
+    assert!(bench.complaints().is_empty(), "slow is not broken");
+}
+
+#[test]
+fn numbers_are_posted_at_the_interval() {
+    let fake = Fake::new();
+    let element = infer_with(&fake);
+    element.set_property("stats-interval", 1_u64);
+    let bench = Bench::new(element, true);
+    bench.begin(&rgb_caps(SIZE, 25));
+    for index in 0..4_u8 {
+        bench.push(gray_frame(SIZE, index, index.into())).unwrap();
+    }
+    let mut posted = Vec::new();
+    while let Some(message) = bench.bus.pop_filtered(&[gst::MessageType::Element]) {
+        posted.push(message.structure().unwrap().to_owned());
+    }
+    // The first frame begins the interval.
+    assert_eq!(posted.len(), 3);
+    assert_eq!(posted[2].name(), "masam-stats");
+    assert_eq!(posted[2].get("frames-in"), Ok(4_u64));
+    assert_eq!(posted[2].get::<&str>("model-id"), Ok("fake"));
+    bench.element.set_property("stats-interval", 0_u64);
+    bench.push(gray_frame(SIZE, 4, 4)).unwrap();
+    assert!(bench.bus.pop_filtered(&[gst::MessageType::Element]).is_none());
+}
+
+#[test]
+fn frames_that_come_too_late_are_not_looked_at() {
+    let fake = Fake::new();
+    let bench = Bench::new(infer_with(&fake), true);
+    bench.begin(&rgb_caps(SIZE, 25));
+    bench.push(gray_frame(SIZE, 1, 0)).unwrap();
+    // Frame 0 came 100 ms late: those before 200 ms will be as late.
+    let late = |index: u64, jitter| {
+        let kind = gst::QOSType::Underflow;
+        gst::event::Qos::new(kind, 2.0, jitter, gst::ClockTime::from_mseconds(40) * index)
+    };
+    assert!(bench.sink.push_event(late(0, 100_000_000)));
+    for index in 1..8_u8 {
+        bench.push(gray_frame(SIZE, index, index.into())).unwrap();
+    }
+    // 40, 80, 120 and 160 ms.
+    assert_eq!(bench.stat("frames-not-looked-at"), 4);
+    assert_eq!(bench.frames().len(), 8, "all frames leave");
+    // In good time again.
+    assert!(bench.sink.push_event(late(7, -1)));
+    bench.push(gray_frame(SIZE, 9, 8)).unwrap();
+    assert_eq!(bench.stat("frames-not-looked-at"), 4);
+    // However late everything is, a look is taken before the masks run out.
+    assert!(bench.sink.push_event(late(8, 60_000_000_000)));
+    for index in 9..29_u8 {
+        bench.push(gray_frame(SIZE, index, index.into())).unwrap();
+    }
+    let hurried = bench.stat("frames-not-looked-at") - 4;
+    assert!((10..20).contains(&hurried), "{hurried}");
+}
+
+#[test]
+fn another_latency_for_new_caps_is_posted() {
+    let fake = Fake::new();
+    let element = infer_with(&fake);
+    element.set_property("video-delay", 100_000_000_u64);
+    let bench = Bench::new(element, true);
+    bench.begin(&rgb_caps(SIZE, 25));
+    let own = |bench: &Bench| bench.latency().1.mseconds() - 3;
+    assert_eq!(own(&bench), 140);
+    let posted = || bench.bus.pop_filtered(&[gst::MessageType::Latency]).is_some();
+    while posted() {}
+    assert!(bench.src.push_event(gst::event::Caps::new(&rgb_caps(SIZE, 50))));
+    assert!(posted(), "the pipeline has to ask again");
+    assert_eq!(own(&bench), 120);
+    assert!(
+        bench
+            .src
+            .push_event(gst::event::Caps::new(&rgb_caps(Size::square(16), 50)))
+    );
+    assert!(!posted(), "it is the same for these");
+}
+
+#[test]
+fn a_pause_of_a_live_stream_leaves_no_mask_of_before() {
+    let fake = Fake::new();
+    let bench = Bench::new(infer_with(&fake), true);
+    bench.begin(&rgb_caps(SIZE, 25));
+    bench.push(gray_frame(SIZE, 7, 0)).unwrap();
+    bench.wait_for_passes(1);
+    bench.element.set_state(gst::State::Paused).unwrap();
+    bench.element.set_state(gst::State::Playing).unwrap();
+    bench.take();
+    fake.gate.set(false);
+    // Running time goes on where it stood, while the picture may be minutes younger.
+    bench.push(gray_frame(SIZE, 8, 1)).unwrap();
+    assert_eq!(class_of(&bench.frames()[0]), None);
+    fake.gate.set(true);
+    bench.wait_for_passes(2);
+    bench.push(gray_frame(SIZE, 9, 2)).unwrap();
+    assert_eq!(class_of(&bench.frames()[0]), Some(8));
+}
+
+/// The property is there in debug builds only: `cargo test --test infer_report`.
+#[test]
+fn faults_can_be_injected_by_property_in_debug_builds() {
+    let element = infer_with(&Fake::new());
+    if !cfg!(debug_assertions) {
+        assert!(element.find_property("inject-fault").is_none());
+        return;
+    }
+    element.set_property("inject-fault", "boom");
+    assert!(element.set_state(gst::State::Ready).is_err());
+    element.set_property("inject-fault", "nan");
+    let bench = Bench::new(element, true);
+    bench.begin(&rgb_caps(SIZE, 25));
+    bench.push(gray_frame(SIZE, 1, 0)).unwrap();
+    bench.wait_for_passes(1);
+    bench.push(gray_frame(SIZE, 2, 1)).unwrap();
+    assert!(status_of(&bench.frames()[1]).unwrap().contains("not finite"));
+}
