@@ -334,9 +334,10 @@ mod tests {
     #[test]
     fn every_frame_is_served_by_its_own_index_in_time() {
         let newest = (1..=5).map(|hop| window(Emit::Newest, hop, 1));
+        let steps = (1..=15).map(|stride| window(Emit::Step, 1, stride));
         let strided = (1..=15).map(|stride| window(Emit::Newest, 1, stride));
         let middle = (1..=15).flat_map(|s| [window(Emit::Centre, 1, s), window(Emit::Ensemble, 1, s)]);
-        for window in newest.chain(strided).chain(middle) {
+        for window in newest.chain(strided).chain(middle).chain(steps) {
             for total in 0..80 {
                 let mut served: BTreeMap<u64, usize> = BTreeMap::new();
                 for (received, clip) in clips(window, total) {
