@@ -2,7 +2,7 @@
 
 use super::memory;
 use crate::model::weights::uniform;
-use crate::model::{FactMode, FormulaWeights, MaSam, ModelConfig, Prompts};
+use crate::model::{CausalState, FactMode, FormulaWeights, MaSam, ModelConfig, Prompts};
 use crate::runtime::{DeviceChoice, Place, PrecisionChoice};
 use crate::segmenter::Temporal;
 use anyhow::{Context, Result, bail};
@@ -42,6 +42,16 @@ pub struct Bench {
     /// Runs before them.
     #[arg(long, default_value_t = 1)]
     warmup: usize,
+    /// Time one new frame of a causal model as well, in turn with the clips.
+    #[arg(long)]
+    step: bool,
+}
+
+/// Seconds of the runs that count, ascending.
+struct Times {
+    clips: Vec<f64>,
+    /// As many, or none.
+    steps: Vec<f64>,
 }
 
 impl Bench {
@@ -63,6 +73,9 @@ impl Bench {
         if self.size > 0 {
             config.image_side_px = self.size;
         }
+        if self.step {
+            config.temporal = Temporal::Causal;
+        }
         config.validate()?;
         let place = Place::choose(&self.device, self.dtype)?;
         if place.device.is_cpu() {
@@ -79,13 +92,13 @@ impl Bench {
             .build()
             .context("thread pool")?;
         let threads = pool.current_num_threads();
-        let times = pool.install(|| self.times(&config, &place))?;
+        let Times { clips: times, steps } = pool.install(|| self.times(&config, &place))?;
         let peak_gflops = pool.install(peak::gflops);
         let operations = config
             .operations(self.batch * self.frames, self.batch * self.frames)
             .total();
         let median = times[times.len() / 2];
-        let report = serde_json::json!({
+        let mut report = serde_json::json!({
             "what": "masam",
             "version": env!("CARGO_PKG_VERSION"),
             "config": config.name,
@@ -105,12 +118,15 @@ impl Bench {
             "peak_gflops": peak_gflops,
             "peak_rss_bytes": peak_rss_bytes(),
         });
+        if let (Some(step), Some(fields)) = (steps.get(steps.len() / 2), report.as_object_mut()) {
+            fields.insert("step_median_s".into(), (*step).into());
+            fields.insert("step_over_clip".into(), (step / median).into());
+        }
         println!("{report}");
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Sorted seconds of the runs that count.
-    fn times(&self, config: &ModelConfig, place: &Place) -> Result<Vec<f64>> {
+    fn times(&self, config: &ModelConfig, place: &Place) -> Result<Times> {
         let weights = FormulaWeights::builder(place.dtype, &place.device);
         let model = MaSam::new(config, FactMode::Folded, weights)?;
         let side = config.image_side_px;
@@ -118,17 +134,39 @@ impl Bench {
         let values: Vec<f32> = uniform("clip", count).map(|u| ((u + 1.0) / 2.0) as f32).collect();
         let clip = Tensor::from_vec(values, (self.batch, self.frames, 3, side, side), &Device::Cpu)?;
         let clip = clip.to_device(&place.device)?.to_dtype(place.dtype)?;
-        let mut times = Vec::with_capacity(self.runs);
-        for run in 0..self.warmup + self.runs {
+        let frame = clip.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?; // [batch, 3, side, side]
+        let mut states = match self.step {
+            true => vec![CausalState::new(config, place.dtype, &place.device)?; self.batch],
+            false => Vec::new(),
+        };
+        let mut times = Times {
+            clips: Vec::with_capacity(self.runs),
+            steps: Vec::with_capacity(self.runs),
+        };
+        let timed = |pass: &mut dyn FnMut() -> Result<()>| -> Result<f64> {
             place.device.synchronize()?;
             let start = Instant::now();
-            model.forward(&clip, &Prompts::default())?;
+            pass()?;
             place.device.synchronize()?;
-            if run >= self.warmup {
-                times.push(start.elapsed().as_secs_f64());
+            Ok(start.elapsed().as_secs_f64())
+        };
+        for run in 0..self.warmup + self.runs {
+            let counts = run >= self.warmup;
+            let seconds = timed(&mut || Ok(drop(model.forward(&clip, &Prompts::default())?)))?;
+            times.clips.extend(counts.then_some(seconds));
+            if self.step {
+                let seconds = timed(&mut || {
+                    let before: Vec<&CausalState> = states.iter().collect();
+                    let (features, after) = model.step(&frame, &before)?;
+                    model.decode(&features, &Prompts::default())?;
+                    states = after;
+                    Ok(())
+                })?;
+                times.steps.extend(counts.then_some(seconds));
             }
         }
-        times.sort_by(f64::total_cmp);
+        times.clips.sort_by(f64::total_cmp);
+        times.steps.sort_by(f64::total_cmp);
         Ok(times)
     }
 }
