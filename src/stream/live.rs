@@ -64,11 +64,11 @@ pub struct LiveEngine {
     counts: Counts,
     /// Where masks are to be carried.
     carrier: Option<Carrier>,
-    /// Requests that have had their day, for their memory.
+    /// Requests to be filled, so that a clip takes no memory.
     spares: Vec<Request>,
 }
 
-/// Spent requests kept: one is cut, one waits and one is under way.
+/// Requests kept: one is cut, one waits, one is under way, and one is on its way back.
 const SPARES: usize = 4;
 
 impl LiveEngine {
@@ -101,7 +101,7 @@ impl LiveEngine {
             waiting: VecDeque::new(),
             counts: Counts::default(),
             carrier: config.carry.then(|| Carrier::new(spec.side_px, spec.orientation)),
-            spares: Vec::with_capacity(SPARES),
+            spares: (0..SPARES).map(|_| blank(&config)).collect(),
             config,
         })
     }
@@ -288,13 +288,7 @@ impl LiveEngine {
 
     /// Makes the newest clip of a frame.
     fn cut_clip(&mut self, newest: ModelFrame, place: Place) {
-        let mut request = self.spares.pop().unwrap_or_else(|| Request {
-            stream: self.config.stream,
-            frames: Vec::with_capacity(self.config.clip_frames),
-            outputs: vec![self.config.clip_frames - 1],
-            want: Want::Labels,
-            prompt: Prompt::default(),
-        });
+        let mut request = self.spares.pop().unwrap_or_else(|| blank(&self.config));
         self.past.clip(newest, place, &mut request.frames);
         request.prompt.clone_from(&self.config.prompt);
         let clip = self.next_clip;
@@ -307,6 +301,17 @@ impl LiveEngine {
             self.skip(older);
         }
         self.open.push_back((clip, place));
+    }
+}
+
+/// A request for the newest output, without its frames and prompt.
+fn blank(config: &LiveConfig) -> Request {
+    Request {
+        stream: config.stream,
+        frames: Vec::with_capacity(config.clip_frames),
+        outputs: vec![config.clip_frames - 1],
+        want: Want::Labels,
+        prompt: Prompt::default(),
     }
 }
 
