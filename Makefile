@@ -14,7 +14,7 @@ MASAM := $(TARGET)/release/masam
 PLUGIN := $(TARGET)/release/libmasam.so
 PLUGIN_DIR = $(PREFIX)/lib/$(shell gcc -dumpmachine)/gstreamer-1.0
 
-.PHONY: help setup build plugin demo test format lint doc bench install uninstall clean
+.PHONY: help setup build plugin demo test format lint doc bench bench-live install uninstall clean
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,12 @@ bench: build ## Seconds per clip and per kernel on this machine
 	$(MASAM) bench --config demo
 	$(MASAM) bench --config vit_b --runs 3
 	$(CARGO) bench --locked --bench kernels
+
+bench-live: build ## Delay, true mask age, time in the elements, jitter: an hour, on a machine with nothing else to do
+	$(MASAM) latency
+	$(CARGO) test --release --locked --test chain_time --test overlay_speed --test carry_benefit --test live_jitter \
+	  -- --ignored --nocapture --test-threads 1
+	MASAM_SOAK_FRAMES=100000 $(CARGO) test --release --locked --test live_soak -- --nocapture
 
 install: build plugin ## Program, plugin, manual and completions below PREFIX (/usr/local)
 	install -D -m 755 $(MASAM) $(DESTDIR)$(PREFIX)/bin/masam

@@ -101,7 +101,7 @@ fn a_model_that_never_answers_costs_masks_and_no_frame() {
 fn masks_older_than_allowed_are_not_attached() {
     let fake = Fake::new();
     let bench = bench(&fake, true, &[("max-mask-age", "200000000")]);
-    bench.push(gray_frame(SIZE, 50, 0)).unwrap();
+    push_unanswered(&bench, &fake, gray_frame(SIZE, 50, 0));
     bench.wait_for_passes(1);
     fake.gate.set(false);
     bench.take();

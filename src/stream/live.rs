@@ -69,11 +69,11 @@ pub struct LiveEngine {
     counts: Counts,
     /// Where masks are to be carried.
     carrier: Option<Carrier>,
-    /// Requests that have had their day, for their memory.
+    /// Requests to be filled, so that a clip takes no memory.
     spares: Vec<Request>,
 }
 
-/// Spent requests kept: one is cut, one waits and one is under way.
+/// Requests kept: one is cut, one waits, one is under way, and one is on its way back.
 const SPARES: usize = 4;
 
 impl LiveEngine {
@@ -112,7 +112,7 @@ impl LiveEngine {
             waiting: VecDeque::new(),
             counts: Counts::default(),
             carrier: config.carry.then(|| Carrier::new(spec.side_px, spec.orientation)),
-            spares: Vec::with_capacity(SPARES),
+            spares: (0..SPARES).map(|_| blank(&config)).collect(),
             config,
         })
     }
@@ -313,17 +313,7 @@ impl LiveEngine {
 
     /// Makes the newest clip of a frame.
     fn cut_clip(&mut self, newest: ModelFrame, place: Place) {
-        let mut request = self.spares.pop().unwrap_or_else(|| Request {
-            stream: self.config.stream,
-            frames: Vec::with_capacity(self.config.clip_frames),
-            outputs: vec![match self.phases {
-                Some(_) => 0,
-                None => self.config.clip_frames - 1,
-            }],
-            want: Want::Labels,
-            prompt: Prompt::default(),
-            step: None,
-        });
+        let mut request = self.spares.pop().unwrap_or_else(|| blank(&self.config));
         match self.phases {
             Some(_) => request.frames.push(newest),
             None => self.past.clip(newest, place, &mut request.frames),
@@ -339,6 +329,21 @@ impl LiveEngine {
             self.skip(older);
         }
         self.open.push_back((clip, place));
+    }
+}
+
+/// A request for the newest output, without its frames and prompt.
+fn blank(config: &LiveConfig) -> Request {
+    Request {
+        stream: config.stream,
+        frames: Vec::with_capacity(config.clip_frames),
+        outputs: vec![match config.emit {
+            Emit::Step => 0,
+            _ => config.clip_frames - 1,
+        }],
+        want: Want::Labels,
+        prompt: Prompt::default(),
+        step: None,
     }
 }
 

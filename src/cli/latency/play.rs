@@ -189,6 +189,7 @@ pub(super) fn play(
         }
     }
     let mut tally = watch.tally().clone();
+    tally.finish();
     if let Some(infer) = infers.first() {
         let stats = infer.property::<gst::Structure>("stats");
         let number = |name: &str| stats.get::<u64>(name).ok();
@@ -302,14 +303,18 @@ fn note(watch: &Watch, info: &gst_video::VideoInfo, buffer: &gst::BufferRef) {
         None => tally.unread += 1,
     }
     let Some(mask) = mask else { return };
-    tally.masked += 1;
     match (shown, code::marked(&mask.plane)) {
         (Some(shown), Some(made)) => {
+            tally.masked += 1;
             let age = shown.saturating_sub(made);
             tally.ages.push(age);
             tally.claims.push(mask.age_nanos as i64 - age as i64);
         }
-        _ => tally.masks_unread += 1,
+        _ if tally.ages.is_empty() => tally.masks_early += 1,
+        _ => {
+            tally.masked += 1;
+            tally.masks_unread += 1;
+        }
     }
 }
 

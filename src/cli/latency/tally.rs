@@ -17,6 +17,8 @@ pub(super) struct Tally {
     pub(super) masked: u64,
     /// Masks that do not say which frame they are of.
     pub(super) masks_unread: u64,
+    /// The same, before the first mask that does: of frames from before the code was drawn.
+    pub(super) masks_early: u64,
     /// Age of each mask shown, from its code to that of the frame it is on.
     pub(super) ages: Vec<u64>,
     /// Age that the mask claims less its age by the code, in nanoseconds.
@@ -39,6 +41,14 @@ impl Tally {
         self.claims.extend(&other.claims);
         self.forward = other.forward.or(self.forward);
         self.caps.clone_from(&other.caps);
+    }
+
+    /// Ends a run. Where no mask says which frame it is of, that is not because they came early.
+    pub(super) fn finish(&mut self) {
+        if self.ages.is_empty() {
+            self.masked += self.masks_early;
+            self.masks_unread += self.masks_early;
+        }
     }
 
     /// How far the time between two frames at the sink strays from its median: one value per pair of frames.
@@ -127,6 +137,24 @@ mod tests {
         assert_eq!((all.p50, all.p95, all.p99, all.max), (100, 190, 198, 200));
         assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(&[]), None);
+    }
+
+    #[test]
+    fn early_masks_count_where_no_mask_can_be_read() {
+        let mut tally = Tally {
+            masks_early: 3,
+            ..Tally::default()
+        };
+        tally.finish();
+        assert_eq!((tally.masked, tally.masks_unread), (3, 3));
+        let mut tally = Tally {
+            masks_early: 3,
+            masked: 1,
+            ages: vec![7],
+            ..Tally::default()
+        };
+        tally.finish();
+        assert_eq!((tally.masked, tally.masks_unread), (1, 0));
     }
 
     #[test]

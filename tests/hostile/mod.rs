@@ -1,0 +1,135 @@
+//! What is done with input from outside, whatever it holds: shared by the seeded test and by the targets of `fuzz/`.
+//! Nothing here may panic, hang or take much memory; errors are fine.
+
+#![allow(dead_code, reason = "each fuzz target uses one of them")]
+
+use masam::checkpoint::ModelFile;
+use masam::checkpoint::pth::PthFile;
+use masam::data::class_table;
+use masam::geometry::{ModelSquare, Orientation, Rect, Size};
+use masam::kernels::picture::convert::{ColorSpace, Picture, PixelFormat, PlaneRef, RgbRow};
+use masam::labels::{ClassSet, parse_color};
+use masam::prompt::FramePrompt;
+use masam::runtime::{DeviceChoice, PrecisionChoice};
+use masam::segmenter::Resize;
+use masam::stream::faulty::FaultPlan;
+use masam::stream::{Emit, Squarer};
+use std::path::Path;
+
+/// Property strings: palettes, class lists, regions, prompts, devices, modes.
+pub fn strings(text: &str) {
+    let classes = ClassSet::endovis_2018();
+    let _ = classes.id_of(text);
+    let _ = parse_color(text);
+    if let Ok(ids) = classes.ids_of(text) {
+        assert!(ids.iter().all(|&id| usize::from(id) < classes.len()));
+    }
+    if let Ok(colored) = classes.recolored(text) {
+        assert_eq!(colored.len(), classes.len());
+    }
+    let frame = Size {
+        width_px: 640,
+        height_px: 480,
+    };
+    if let Ok(region) = Rect::parse(text) {
+        let _ = region.fits(frame);
+    }
+    if let Ok(prompt) = text.parse::<FramePrompt>() {
+        let square = ModelSquare {
+            region: frame.rect(),
+            side_px: 256,
+            orientation: Orientation::Transposed,
+            alignment: Resize::Area.alignment(),
+        };
+        let _ = prompt.in_square(frame, &square);
+        assert_eq!(prompt.to_string().parse::<FramePrompt>().unwrap(), prompt);
+    }
+    let _ = text.parse::<DeviceChoice>();
+    let _ = text.parse::<PrecisionChoice>();
+    let _ = text.parse::<Emit>();
+    let _ = text.parse::<FaultPlan>();
+}
+
+/// A picture as a buffer describes it: format, size, region, strides and offsets out of the first bytes, pixels out of
+/// the rest.
+pub fn geometry(bytes: &[u8]) {
+    let Some((head, pixels)) = bytes.split_at_checked(20) else {
+        return;
+    };
+    let number = |at: usize| u32::from(u16::from_le_bytes([head[at], head[at + 1]]));
+    let format = PixelFormat::ALL[usize::from(head[0]) % PixelFormat::ALL.len()];
+    // Mostly small, now and then enormous.
+    let side = |at: usize| {
+        if head[1] & 1 == 0 {
+            number(at) % 80
+        } else {
+            number(at) << 8
+        }
+    };
+    let size = Size {
+        width_px: side(2),
+        height_px: side(4),
+    };
+    let region = Rect {
+        x_px: number(6) % 90,
+        y_px: number(8) % 90,
+        width_px: number(10) % 90,
+        height_px: number(12) % 90,
+    };
+    let planes: Vec<PlaneRef> = (0..3)
+        .map(|plane| {
+            let offset = usize::from(head[14 + plane]) * 3;
+            let stride_bytes = match head[1] & 2 {
+                0 => usize::from(head[17 + plane]),
+                _ => usize::MAX / (1 + usize::from(head[17 + plane])),
+            };
+            PlaneRef {
+                data: pixels.get(offset..).unwrap_or_default(),
+                stride_bytes,
+            }
+        })
+        .collect();
+    let given = planes.get(..usize::from(head[1] >> 2) % 4).unwrap_or_default();
+    let Ok(picture) = Picture::new(format, size, given, ColorSpace::RGB) else {
+        return;
+    };
+    let mut row = RgbRow::default();
+    picture.read_row(size.height_px - 1, 0, size.width_px, &mut row);
+    for resize in [Resize::Area, Resize::Reference] {
+        let mut squarer = Squarer::new(16, resize, Orientation::Transposed);
+        let fits = region.fits(size);
+        assert_eq!(
+            squarer.square(&picture, region).is_ok(),
+            fits,
+            "{format:?} {size:?} {region:?}"
+        );
+        let _ = squarer.square(&picture.field(head[1] & 16 != 0), region);
+    }
+}
+
+/// `labels.json`.
+pub fn class_table(bytes: &[u8], path: &Path) {
+    std::fs::write(path, bytes).expect("a place for the file");
+    let _ = class_table::read(path);
+    let _ = class_table::union(&[path.to_owned()]);
+}
+
+/// A model file.
+pub fn model_file(bytes: &[u8], path: &Path) {
+    std::fs::write(path, bytes).expect("a place for the file");
+    let _ = ModelFile::read_card(path);
+    let _ = ModelFile::read(path);
+}
+
+/// A checkpoint of PyTorch's.
+pub fn pth(bytes: &[u8], path: &Path) {
+    std::fs::write(path, bytes).expect("a place for the file");
+    let Ok(file) = PthFile::open(path) else { return };
+    let small = file
+        .tensors()
+        .iter()
+        .filter(|(_, info)| info.elem_count() <= 1 << 16);
+    for (name, _) in small.take(8) {
+        let _ = file.read(name);
+    }
+}
