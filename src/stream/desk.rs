@@ -83,6 +83,8 @@ pub(super) struct Lane {
 #[derive(Default)]
 pub(super) struct Desk {
     pub lanes: BTreeMap<StreamId, Lane>,
+    /// Streams that have left, whose state the segmenter still holds.
+    pub departed: Vec<StreamId>,
     pub arrivals: u64,
     /// When the batch under way was begun.
     pub busy_since_nanos: Option<u64>,
@@ -114,6 +116,9 @@ impl Desk {
     pub fn next_work(&mut self, now_nanos: u64) -> Option<Work> {
         if self.stopping {
             return Some(Work::Stop);
+        }
+        if let Some(stream) = self.departed.pop() {
+            return Some(Work::Reset(stream));
         }
         let arrival = |lane: &Lane| lane.commands.front().map(|(order, _)| *order);
         let (first, _) = self

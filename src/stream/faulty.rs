@@ -7,7 +7,9 @@
 //! ```
 
 use crate::error::{Error, Result};
-use crate::segmenter::{Reply, Request, SegmentError, Segmenter, SegmenterSpec, StreamId};
+use crate::segmenter::{
+    Plane, Reply, Request, SegmentError, Segmenter, SegmenterSpec, StateSnapshot, Step, StreamId,
+};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -112,6 +114,24 @@ impl Faulty {
     }
 }
 
+impl Faulty {
+    /// Begins a pass: panics, hangs or takes its time as planned, or says what it fails with.
+    fn fault(&self) -> Option<SegmentError> {
+        match self.plan.fault(self.passes.fetch_add(1, Ordering::Relaxed))? {
+            Fault::Error => Some(SegmentError::Forward("made to fail".into())),
+            Fault::NotFinite => Some(SegmentError::NotFinite { count: 1 }),
+            Fault::Panic => std::panic::panic_any("made to panic"),
+            Fault::Hang => loop {
+                std::thread::park();
+            },
+            Fault::Slow(more) => {
+                std::thread::sleep(more);
+                None
+            }
+        }
+    }
+}
+
 impl Segmenter for Faulty {
     fn spec(&self) -> &SegmenterSpec {
         self.model.spec()
@@ -122,20 +142,33 @@ impl Segmenter for Faulty {
         requests: &[Request],
         deadline: Option<Instant>,
     ) -> Vec<std::result::Result<Reply, SegmentError>> {
-        let all = |error: SegmentError| requests.iter().map(|_| Err(error.clone())).collect();
-        match self.plan.fault(self.passes.fetch_add(1, Ordering::Relaxed)) {
-            Some(Fault::Error) => all(SegmentError::Forward("made to fail".into())),
-            Some(Fault::NotFinite) => all(SegmentError::NotFinite { count: 1 }),
-            Some(Fault::Panic) => std::panic::panic_any("made to panic"),
-            Some(Fault::Hang) => loop {
-                std::thread::park();
-            },
-            Some(Fault::Slow(more)) => {
-                std::thread::sleep(more);
-                self.model.segment(requests, deadline)
-            }
+        match self.fault() {
+            Some(error) => requests.iter().map(|_| Err(error.clone())).collect(),
             None => self.model.segment(requests, deadline),
         }
+    }
+
+    fn step(
+        &mut self,
+        steps: &[Step],
+        deadline: Option<Instant>,
+    ) -> Vec<std::result::Result<Plane, SegmentError>> {
+        match self.fault() {
+            Some(error) => steps.iter().map(|_| Err(error.clone())).collect(),
+            None => self.model.step(steps, deadline),
+        }
+    }
+
+    fn snapshot(&self, stream: StreamId) -> Option<StateSnapshot> {
+        self.model.snapshot(stream)
+    }
+
+    fn restore(
+        &mut self,
+        stream: StreamId,
+        snapshot: &StateSnapshot,
+    ) -> std::result::Result<(), SegmentError> {
+        self.model.restore(stream, snapshot)
     }
 
     fn reset(&mut self, stream: StreamId) {

@@ -141,6 +141,10 @@ impl Port {
 
 impl Drop for Port {
     fn drop(&mut self) {
-        self.shared.desk().lanes.remove(&self.stream);
+        let mut desk = self.shared.desk();
+        desk.lanes.remove(&self.stream);
+        desk.departed.push(self.stream);
+        drop(desk);
+        self.shared.work.notify_one();
     }
 }

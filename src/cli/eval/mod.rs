@@ -47,7 +47,7 @@ pub struct Eval {
     /// What the classes of EndoVis 2017 are: binary, parts or type.
     #[arg(long, default_value = "parts")]
     task: Task2017,
-    /// Which output of a clip is scored: newest, centre or ensemble. The reference protocol is ensemble.
+    /// Which output of a clip is scored: newest, centre, ensemble or step. The reference protocol is ensemble.
     #[arg(long, default_value = "newest")]
     emit: Emit,
     /// Source frames between two frames of a clip: 1 where the data has the rate that the model was trained at.

@@ -3,7 +3,9 @@
 
 use super::code;
 use crate::geometry::Size;
-use crate::segmenter::{Plane, Reply, Request, SegmentError, Segmenter, SegmenterSpec, StreamId};
+use crate::segmenter::{
+    ModelFrame, Plane, Reply, Request, SegmentError, Segmenter, SegmenterSpec, Step, StreamId,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
@@ -36,18 +38,15 @@ pub(super) struct Witness {
 }
 
 impl Witness {
-    fn mark(&self, request: &Request, reply: &mut Reply) {
+    /// Writes into `plane` when the frame that it was computed from was drawn.
+    fn mark(&self, frame: Option<&ModelFrame>, plane: &mut Plane) {
         let spec = self.model.spec();
-        for (&position, plane) in request.outputs.iter().zip(&mut reply.planes) {
-            let Plane::Labels(labels) = plane else { continue };
-            let time = request
-                .frames
-                .get(position)
-                .and_then(|f| code::read_square(&f.rgb, spec.side_px, spec.orientation, self.frame.get()));
-            // Zeros are no time.
-            let word = time.map_or(0, code::word);
-            code::mark(labels, spec.side_px, spec.orientation, word);
-        }
+        let Plane::Labels(labels) = plane else { return };
+        let read =
+            |f: &ModelFrame| code::read_square(&f.rgb, spec.side_px, spec.orientation, self.frame.get());
+        // Zeros are no time.
+        let word = frame.and_then(read).map_or(0, code::word);
+        code::mark(labels, spec.side_px, spec.orientation, word);
     }
 }
 
@@ -63,8 +62,19 @@ impl Segmenter for Witness {
     ) -> Vec<Result<Reply, SegmentError>> {
         let mut results = self.model.segment(requests, deadline);
         for (request, result) in requests.iter().zip(&mut results) {
-            if let Ok(reply) = result {
-                self.mark(request, reply);
+            let Ok(reply) = result else { continue };
+            for (&position, plane) in request.outputs.iter().zip(&mut reply.planes) {
+                self.mark(request.frames.get(position), plane);
+            }
+        }
+        results
+    }
+
+    fn step(&mut self, steps: &[Step], deadline: Option<Instant>) -> Vec<Result<Plane, SegmentError>> {
+        let mut results = self.model.step(steps, deadline);
+        for (step, result) in steps.iter().zip(&mut results) {
+            if let Ok(plane) = result {
+                self.mark(Some(&step.frame), plane);
             }
         }
         results

@@ -58,7 +58,7 @@ pub struct Run {
     /// cameras and rtsp, exact otherwise.
     #[arg(long)]
     mode: Option<String>,
-    /// Which output of a clip is shown: newest, centre or ensemble.
+    /// Which output of a clip is shown: newest, centre or ensemble; or step, a causal model one new frame at a time.
     #[arg(long, default_value = "newest")]
     emit: String,
     /// Frames served by one clip, 1 to 5.

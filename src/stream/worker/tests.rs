@@ -329,3 +329,37 @@ fn no_stream_starves_however_much_the_others_ask() {
         let _ = leave.send(()); // lets the thread end
     }
 }
+
+/// Says whose state it is told to forget.
+struct Forgetful(SegmenterSpec, Sender<StreamId>);
+
+impl Segmenter for Forgetful {
+    fn spec(&self) -> &SegmenterSpec {
+        &self.0
+    }
+
+    fn segment(
+        &mut self,
+        requests: &[Request],
+        _: Option<Instant>,
+    ) -> Vec<std::result::Result<Reply, SegmentError>> {
+        requests.iter().map(|_| Err(SegmentError::Late)).collect()
+    }
+
+    fn reset(&mut self, stream: StreamId) {
+        let _ = self.1.send(stream);
+    }
+}
+
+#[test]
+fn a_stream_that_leaves_leaves_no_state_behind() {
+    let (forgotten, heard) = channel();
+    let open: Open = Arc::new(move || Ok(Box::new(Forgetful(spec(), forgotten.clone()))));
+    let worker = Worker::spawn(config(), open).unwrap();
+    let (stays, leaves) = (worker.port(unique_stream()), worker.port(unique_stream()));
+    let id = leaves.stream();
+    drop(leaves);
+    assert_eq!(heard.recv_timeout(Duration::from_secs(10)), Ok(id));
+    stays.reset();
+    assert_eq!(heard.recv_timeout(Duration::from_secs(10)), Ok(stays.stream()));
+}
