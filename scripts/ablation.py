@@ -113,6 +113,15 @@ class Study:
                  "--size", SIZE, "--fps", 30])
             part.rename(folder)
 
+    def logged(self, name, command):
+        """Runs a command; what it says goes into NAME.log."""
+        log = self.work / f"{name}.log"
+        with log.open("w") as file:
+            try:
+                run(command, stdout=file, stderr=file)
+            except subprocess.CalledProcessError:
+                sys.exit(f"failed; the last lines of {log}:\n" + "".join(log.read_text().splitlines(True)[-5:]))
+
     def train(self, name, changes):
         """A run's model and how long it took, in seconds."""
         folder = self.work / name
@@ -122,7 +131,7 @@ class Study:
             config.write_text(configured(BASE.read_text(), changes))
             shutil.rmtree(folder, ignore_errors=True)
             begun = time.monotonic()
-            run([self.masam, "train", config, "-o", folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self.logged(name, [self.masam, "train", config, "-o", folder])
             took.write_text(f"{time.monotonic() - begun:.0f}")
         return model, took.read_text()
 
@@ -143,7 +152,7 @@ class Study:
             config.write_text(configured(start, changes))
             shutil.rmtree(folder, ignore_errors=True)
             begun = time.monotonic()
-            run([self.masam, "train", config, "-o", folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self.logged("pretrained", [self.masam, "train", config, "-o", folder])
             (folder / "seconds").write_text(f"{time.monotonic() - begun:.0f}")
 
     def one(self, variant, seed, done):
@@ -161,7 +170,8 @@ class Study:
                  stride, "--json", scores], stdout=subprocess.DEVNULL)
             found = json.loads(scores.read_text())
             iou = found["dataset"]["iou"]
-            mean = lambda names: statistics.fmean(iou[name] for name in names)
+            # A class that neither the labels nor the masks show has no score.
+            mean = lambda names: statistics.fmean(iou[name] for name in names if iou[name] is not None)
             row = {
                 "variant": variant, "seed": seed, "emit": emit, "frame_stride": stride, "steps": steps,
                 "miou": f"{found['dataset']['miou']:.4f}", "iou_instruments": f"{mean(INSTRUMENTS):.4f}",
@@ -195,6 +205,8 @@ def table():
     groups = {}
     for row in found:
         groups.setdefault((row["variant"], row["emit"]), []).append(row)
+        for other in (name for name, same in SAME.items() if same == row["variant"]):
+            groups.setdefault((other, row["emit"]), []).append(row)
     def spread(rows, column):
         values = [100 * float(row[column]) for row in rows]
         low, high = min(values), max(values)
@@ -223,7 +235,6 @@ def main():
     parser.add_argument("--masam", type=Path, default=ROOT / "target" / "release" / "masam")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "ablation")
     parser.add_argument("--minutes", type=float, help="begin no further run after so many minutes")
-    parser.add_argument("--emit-step", action="store_true", help="score emit step too, where the build has it")
     parser.add_argument("--list", action="store_true", help="say what is missing, and run nothing")
     options = parser.parse_args()
     begun = time.monotonic()

@@ -152,7 +152,10 @@ impl Bench {
         };
         for run in 0..self.warmup + self.runs {
             let counts = run >= self.warmup;
-            let seconds = timed(&mut || Ok(drop(model.forward(&clip, &Prompts::default())?)))?;
+            let seconds = timed(&mut || {
+                model.forward(&clip, &Prompts::default())?;
+                Ok(())
+            })?;
             times.clips.extend(counts.then_some(seconds));
             if self.step {
                 let seconds = timed(&mut || {

@@ -25,7 +25,7 @@ pub enum Ends {
     /// Only clips that lie inside; for training.
     Whole,
     /// A clip for every frame, the first and last frame repeated as [`Planner`] does it, with the outputs that
-    /// count as this emission takes them; for evaluation.
+    /// count as this emission takes them; for evaluation. With [`Emit::Step`] a "clip" is one frame.
     Repeated(Emit),
 }
 

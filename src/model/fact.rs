@@ -4,7 +4,8 @@
 //! W_q + s V Q_i U        W_v + s V V_i U
 //! ```
 //! `U` and `V` are shared by all blocks, `Q_i` and `V_i` are the block's own. The sum is linear, so for inference it
-//! is folded into the weights once; for training the parts stay apart and the products are run one after another.
+//! is folded into the weights once; for training the parts stay apart and the products are run one after another,
+//! unless the projections are trained too: then they are folded anew for each step.
 
 use super::layers::Linear;
 use crate::kernels::linear::linear;

@@ -26,9 +26,10 @@ use candle_nn::VarBuilder;
 /// Whether FacT's factors are folded into the projections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FactMode {
-    /// One product per projection: for inference. Built once, so later changes of the factors have no effect.
+    /// One product per projection: for inference, and for training where the projections are trained too. Built once,
+    /// so later changes of the factors have no effect.
     Folded,
-    /// Factors run as products of their own: for training.
+    /// Factors run as products of their own: for training with frozen projections.
     Apart,
 }
 

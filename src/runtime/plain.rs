@@ -11,7 +11,7 @@ use crate::segmenter::{
     StateSnapshot, Step, StreamId, Temporal, Want,
 };
 use candle_core::{DType, Device, Tensor};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -146,8 +146,8 @@ impl PlainSegmenter {
         }
     }
 
-    /// One new frame of each stream as one batch. States change only where all went well.
-    fn run_step(&mut self, steps: &[Step]) -> Result<Vec<Result<Plane, SegmentError>>> {
+    /// One new frame of each stream as one batch. States change at the end, once nothing can go wrong any more.
+    fn run_step(&mut self, steps: &[&Step]) -> Result<Vec<Result<Plane, SegmentError>>> {
         let side = self.spec.side_px as usize;
         let Place { device, dtype, .. } = &self.place;
         let clips: Vec<&[ModelFrame]> = steps
@@ -156,42 +156,40 @@ impl PlainSegmenter {
             .collect();
         let input = tensor_of(&clips, side, self.normalisation)?.squeeze(1)?;
         let input = input.to_device(device)?.to_dtype(*dtype)?;
-        for step in steps {
-            if !self.states.contains_key(&step.stream) {
-                let empty = CausalState::new(self.model.config(), *dtype, device)?;
-                self.states.insert(step.stream, empty);
-            }
-        }
-        let states: Vec<&CausalState> = steps
+        let empty = CausalState::new(self.model.config(), *dtype, device)?;
+        let before: Vec<&CausalState> = steps
             .iter()
-            .filter_map(|step| self.states.get(&step.stream))
+            .map(|step| self.states.get(&step.stream).unwrap_or(&empty))
             .collect();
-        let (features, after) = self.model.step(&input, &states)?;
+        let (features, after) = self.model.step(&input, &before)?;
         let mut planes = Vec::with_capacity(steps.len());
-        let mut after = after.into_iter();
         // Frames with one prompt go through the decoder together.
         for alike in steps.chunk_by(|a, b| a.prompt == b.prompt) {
             let first = planes.len() as u32;
             let rows: Vec<u32> = (first..first + alike.len() as u32).collect();
-            let features = features.select(&Tensor::new(rows.as_slice(), &self.place.device)?)?;
+            let features = features.select(&Tensor::new(rows.as_slice(), device)?)?;
             let prompts = self.prompts(&alike[0].prompt)?;
             let logits = self.model.decode(&features, &prompts)?.logits;
             let logits = logits.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
-            for (row, (step, after)) in alike.iter().zip(&mut after).enumerate() {
-                planes.push(match plane(&logits.get(row)?, step.want)? {
-                    (plane, 0) => {
-                        self.states.insert(step.stream, after);
-                        Ok(plane)
-                    }
-                    // A state that leads to no numbers would lead to none for ever.
-                    (_, count) => {
-                        self.states.remove(&step.stream);
-                        Err(SegmentError::NotFinite { count })
-                    }
-                });
+            for (row, step) in alike.iter().enumerate() {
+                planes.push(plane(&logits.get(row)?, step.want)?);
             }
         }
-        Ok(planes)
+        let mut results = Vec::with_capacity(steps.len());
+        for ((step, after), (plane, not_finite)) in steps.iter().zip(after).zip(planes) {
+            results.push(match not_finite {
+                0 => {
+                    self.states.insert(step.stream, after);
+                    Ok(plane)
+                }
+                // A state that leads to no numbers would lead to none for ever.
+                count => {
+                    self.states.remove(&step.stream);
+                    Err(SegmentError::NotFinite { count })
+                }
+            });
+        }
+        Ok(results)
     }
 
     fn prompts(&self, prompt: &Prompt) -> Result<Prompts> {
@@ -278,27 +276,44 @@ impl Segmenter for PlainSegmenter {
         }
         results
     }
+
     fn step(&mut self, steps: &[Step], deadline: Option<Instant>) -> Vec<Result<Plane, SegmentError>> {
         let all = |error: SegmentError| steps.iter().map(|_| Err(error.clone())).collect();
         if let Some(why) = self.no_step() {
             return all(SegmentError::Unsupported(why.into()));
         }
         let bytes = (self.spec.side_px as usize).pow(2) * 3;
-        let mut streams: Vec<StreamId> = steps.iter().map(|step| step.stream).collect();
-        streams.sort_unstable();
-        streams.dedup();
-        if streams.len() != steps.len() || steps.iter().any(|step| step.frame.rgb.len() != bytes) {
-            let why = format!("a step takes one frame of {bytes} bytes of each stream");
-            return all(SegmentError::Request(why));
+        let mut streams = BTreeSet::new();
+        let mut results: Vec<Result<Plane, SegmentError>> = Vec::with_capacity(steps.len());
+        let mut sound: Vec<(usize, &Step)> = Vec::with_capacity(steps.len());
+        for (row, step) in steps.iter().enumerate() {
+            let length = step.frame.rgb.len();
+            let fits = length == bytes && streams.insert(step.stream);
+            let why = format!(
+                "a step takes one frame of {bytes} bytes of each stream; this is another, of {length}"
+            );
+            results.push(Err(SegmentError::Request(why)));
+            if fits {
+                sound.push((row, step));
+            }
         }
-        if deadline.is_some_and(|d| Instant::now() >= d) {
-            return all(SegmentError::Late);
+        if sound.is_empty() {
+            return results;
         }
+        let run: Vec<&Step> = sound.iter().map(|&(_, step)| step).collect();
+        let late = deadline.is_some_and(|d| Instant::now() >= d);
         let pool = self.pool.clone();
-        match pool.install(|| self.run_step(steps)) {
-            Ok(planes) => planes,
-            Err(error) => all(SegmentError::Forward(error.to_string())),
+        let answers = match late {
+            true => run.iter().map(|_| Err(SegmentError::Late)).collect(),
+            false => pool.install(|| self.run_step(&run)).unwrap_or_else(|error| {
+                let error = SegmentError::Forward(error.to_string());
+                run.iter().map(|_| Err(error.clone())).collect()
+            }),
+        };
+        for ((row, _), answer) in sound.into_iter().zip(answers) {
+            results[row] = answer;
         }
+        results
     }
 
     fn reset(&mut self, stream: StreamId) {

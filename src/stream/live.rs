@@ -101,7 +101,13 @@ impl LiveEngine {
             received: 0,
             newest: None,
             ended: false,
-            past: Past::new(config.spacing, config.clip_frames),
+            past: Past::new(
+                config.spacing,
+                match config.emit {
+                    Emit::Step => 1,
+                    _ => config.clip_frames,
+                },
+            ),
             fuser: Fuser::new(spec.side_px, spec.classes.len(), spec.orientation),
             job: None,
             open: VecDeque::new(),
@@ -198,7 +204,11 @@ impl LiveEngine {
         let mut job = self.job.take()?;
         let source = self.open.iter().find(|(clip, _)| *clip == job.clip);
         if let (Some(phases), Some((_, place))) = (&mut self.phases, source) {
-            job.request.step = Some(phases.feed(job.clip, *place));
+            job.request.step = phases.feed(job.clip, *place);
+            if job.request.step.is_none() {
+                self.skip(job);
+                return None;
+            }
         }
         Some(job)
     }
@@ -236,7 +246,10 @@ impl LiveEngine {
             return;
         };
         if let Some(phases) = &mut self.phases {
-            phases.ran(done.clip);
+            match &done.result {
+                Ok(_) => phases.ran(done.clip),
+                Err(_) => phases.skipped(done.clip),
+            }
         }
         let labels = done.result.and_then(|mut reply| {
             let plane = reply
@@ -270,6 +283,9 @@ impl LiveEngine {
     /// No answer will come for the clips that are open.
     pub fn abandon(&mut self, error: &SegmentError) {
         self.open.clear();
+        if let Some(phases) = &mut self.phases {
+            phases.clear();
+        }
         // Said again for every frame while it lasts: it is one fault.
         if self.fault.as_ref() != Some(error) {
             self.faults += 1;

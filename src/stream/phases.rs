@@ -33,9 +33,9 @@ impl Phases {
         }
     }
 
-    /// The phase of a frame that is now run as clip `clip`.
-    pub fn feed(&mut self, clip: u64, place: Place) -> u16 {
-        let phase = self.choose(place);
+    /// The phase of a frame that is now run as clip `clip`; `None` where all have been fed too lately.
+    pub fn feed(&mut self, clip: u64, place: Place) -> Option<u16> {
+        let phase = self.choose(place)?;
         if phase == self.last.len() {
             self.last.push(None);
         }
@@ -45,25 +45,19 @@ impl Phases {
         if let Some(last) = self.last.get_mut(phase) {
             self.under_way.push_back((clip, phase, last.replace(place)));
         }
-        phase as u16
+        Some(phase as u16)
     }
 
-    fn choose(&self, place: Place) -> usize {
+    fn choose(&self, place: Place) -> Option<usize> {
         let off = |share: f64| (share - 1.0).abs();
-        let shares = self.last.iter().enumerate().map(|(phase, last)| {
-            // One that was never fed is as good as new.
-            let share = last.map_or(1.0, |last| self.share(last, place));
-            (phase, share)
+        let fed = self.last.iter().enumerate().filter_map(|(phase, last)| {
+            let share = self.share((*last)?, place);
+            (share >= LEAST_SHARE).then_some((phase, share))
         });
-        let fed_long_ago = shares.clone().filter(|&(_, share)| share >= LEAST_SHARE);
-        let closest = fed_long_ago.min_by(|a, b| off(a.1).total_cmp(&off(b.1)));
-        match closest {
-            Some((phase, _)) => phase,
-            None if self.last.len() < MOST => self.last.len(),
-            None => shares
-                .max_by(|a, b| a.1.total_cmp(&b.1))
-                .map_or(0, |(phase, _)| phase),
-        }
+        let closest = fed.min_by(|a, b| off(a.1).total_cmp(&off(b.1)));
+        let unfed = || self.last.iter().position(Option::is_none);
+        let new = (self.last.len() < MOST).then_some(self.last.len());
+        closest.map(|(phase, _)| phase).or_else(unfed).or(new)
     }
 
     /// Time or frames between two places, in intervals.
@@ -81,12 +75,23 @@ impl Phases {
         self.under_way.retain(|(other, ..)| *other != clip);
     }
 
-    /// Clip `clip` will not be run: its phase is where it was.
+    /// Clip `clip` has not been run or came to nothing: its phase is where it was.
     pub fn skipped(&mut self, clip: u64) {
-        if let Some(at) = self.under_way.iter().position(|(other, ..)| *other == clip)
-            && let Some((_, phase, before)) = self.under_way.remove(at)
-            && let Some(last) = self.last.get_mut(phase)
-        {
+        let Some(at) = self.under_way.iter().position(|(other, ..)| *other == clip) else {
+            return;
+        };
+        let Some((_, phase, before)) = self.under_way.remove(at) else {
+            return;
+        };
+        // What took its place may have been fed to the same phase already.
+        let later = self
+            .under_way
+            .iter_mut()
+            .skip(at)
+            .find(|(_, other, _)| *other == phase);
+        if let Some((_, _, fed_before)) = later {
+            *fed_before = before;
+        } else if let Some(last) = self.last.get_mut(phase) {
             *last = before;
         }
     }
@@ -115,7 +120,7 @@ mod tests {
         }
     }
 
-    fn phases_at(every_ms: u64, count: u64) -> Vec<u16> {
+    fn phases_at(every_ms: u64, count: u64) -> Vec<Option<u16>> {
         let mut phases = Phases::new(Spacing::Nanos(100 * MS));
         (0..count)
             .map(|i| {
@@ -126,31 +131,69 @@ mod tests {
             .collect()
     }
 
+    fn some<const N: usize>(phases: [u16; N]) -> Vec<Option<u16>> {
+        phases.map(Some).to_vec()
+    }
+
     #[test]
     fn frames_of_a_phase_lie_an_interval_apart() {
-        assert_eq!(phases_at(34, 9), [0, 1, 2, 0, 1, 2, 0, 1, 2]);
-        assert_eq!(phases_at(50, 6), [0, 1, 0, 1, 0, 1]);
-        assert_eq!(phases_at(90, 4), [0; 4]);
-        assert_eq!(phases_at(400, 4), [0; 4], "too slow for more than one");
-        // Frame by frame at 1000 Hz there are not a hundred states.
-        assert!(
-            phases_at(1, 500)
-                .into_iter()
-                .all(|phase| usize::from(phase) < MOST)
-        );
+        assert_eq!(phases_at(34, 9), some([0, 1, 2, 0, 1, 2, 0, 1, 2]));
+        assert_eq!(phases_at(50, 6), some([0, 1, 0, 1, 0, 1]));
+        assert_eq!(phases_at(90, 4), some([0; 4]));
+        assert_eq!(phases_at(400, 4), some([0; 4]), "too slow for more than one");
+        // Frame by frame at 1000 Hz there are not a hundred states, and none is fed too early.
+        let fast = phases_at(1, 500);
+        let mut last = [None::<usize>; MOST];
+        for (ms, phase) in fast.iter().enumerate() {
+            let Some(phase) = phase else { continue };
+            let before = last[usize::from(*phase)].replace(ms);
+            assert!(before.is_none_or(|before| ms - before >= 75), "{ms}");
+        }
+        assert!(last.iter().all(Option::is_some) && fast.contains(&None));
+    }
+
+    #[test]
+    fn a_slow_model_keeps_its_one_state() {
+        // Thirty frames a second wait, every eighth is run: what is replaced was handed out before.
+        let mut phases = Phases::new(Spacing::Nanos(100 * MS));
+        let mut ran = Vec::new();
+        for i in 0..40 {
+            let phase = phases.feed(i, at(i * 33));
+            if i % 8 == 0 {
+                phases.ran(i);
+                ran.push(phase);
+            } else {
+                phases.skipped(i);
+            }
+        }
+        assert_eq!(ran, some([0; 5]));
     }
 
     #[test]
     fn a_frame_that_was_skipped_fed_nobody() {
         let mut phases = Phases::new(Spacing::Frames(3));
-        assert_eq!(phases.feed(0, at(0)), 0);
+        assert_eq!(phases.feed(0, at(0)), Some(0));
         phases.ran(0);
-        assert_eq!(phases.feed(1, at(33)), 1);
+        assert_eq!(phases.feed(1, at(33)), Some(1));
         phases.skipped(1);
-        assert_eq!(phases.feed(2, at(66)), 1, "it is still empty");
+        assert_eq!(phases.feed(2, at(66)), Some(1), "it is still empty");
         phases.ran(2);
-        assert_eq!(phases.feed(3, at(99)), 0);
+        assert_eq!(phases.feed(3, at(99)), Some(0));
         phases.clear();
-        assert_eq!(phases.feed(4, at(132)), 0);
+        assert_eq!(phases.feed(4, at(132)), Some(0));
+    }
+
+    #[test]
+    fn the_newer_clip_is_fed_before_the_older_is_skipped() {
+        // At 10 Hz both go to one phase.
+        let mut phases = Phases::new(Spacing::Nanos(100 * MS));
+        for (clip, ms) in [(0, 0), (1, 100), (2, 200)] {
+            assert_eq!(phases.feed(clip, at(ms)), Some(0));
+        }
+        phases.ran(0);
+        phases.skipped(1);
+        assert_eq!(phases.last, [Some(at(200))]);
+        phases.skipped(2);
+        assert_eq!(phases.last, [Some(at(0))], "the one that was run");
     }
 }

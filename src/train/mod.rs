@@ -1,6 +1,6 @@
 //! What training is made of: losses, trainable parameters, and an optimiser whose state is open.
 //!
-//! Gradients go through the plain forward of [`model`](crate::model) with FacT's factors apart. Candle's own
+//! Gradients go through the plain forward of [`model`](crate::model) with FacT's factors apart where the projections are frozen. Candle's own
 //! generator cannot be seeded on the CPU and its AdamW hides its moments, so neither is used.
 
 pub mod augment;

@@ -1,4 +1,5 @@
-//! AdamW with decoupled weight decay (Loshchilov and Hutter, 2019), its moments open so that they can be saved.
+//! AdamW with decoupled weight decay (Loshchilov and Hutter, 2019), its moments open so that they can be saved. The
+//! layers' matrices may be left to [`muon`].
 //!
 //! ```text
 //! p <- p - rate decay p

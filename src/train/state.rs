@@ -65,11 +65,12 @@ impl Trainer {
         let steps = steps.parse().map_err(|e| Error::file(path, e))?;
         let same = before.model == config.model
             && before.trained == config.trained
+            && before.data.groups == config.data.groups
             && before.optimizer == config.optimizer;
         if !same {
             return Err(Error::file(
                 path,
-                "it was saved with another model, choice of weights or optimiser",
+                "it was saved with another model, choice of weights, groups of classes or optimiser",
             ));
         }
         // The start is only needed for what it says of its sources.

@@ -15,7 +15,7 @@ use crate::labels::ClassSet;
 use crate::metrics::Confusion;
 use crate::model::{FactMode, MaSam, ModelConfig, Prompts};
 use crate::runtime::{Place, tensor_of};
-use crate::segmenter::ModelFrame;
+use crate::segmenter::{ModelFrame, panic_message};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -345,7 +345,9 @@ impl Trainer {
                     .zip(&self.pools)
                     .map(|(batch, pool)| scope.spawn(move || pool.install(|| one(batch))))
                     .collect();
-                let panicked = |_| Err(Error::tensor("batch", "the pass through the model panicked"));
+                let panicked = |payload: Box<dyn std::any::Any + Send>| {
+                    Err(Error::tensor("batch", panic_message(payload.as_ref())))
+                };
                 let ended = running
                     .into_iter()
                     .map(|task| task.join().unwrap_or_else(panicked));

@@ -95,10 +95,16 @@ impl Report {
                 self.scored(),
                 self.repaired
             ),
-            format!(
-                "exact mode, clips of {} frames, emit {}, frame stride {}",
-                self.spec.clip_frames, self.emit, self.frame_stride
-            ),
+            match self.emit.as_str() {
+                "step" => format!(
+                    "exact mode, one new frame at a time (emit step), {} states fed in turn",
+                    self.frame_stride
+                ),
+                emit => format!(
+                    "exact mode, clips of {} frames, emit {emit}, frame stride {}",
+                    self.spec.clip_frames, self.frame_stride
+                ),
+            },
             format!("scored at {native}"),
             format!("ma-sam alone is scored at {side}"),
         ];

@@ -227,7 +227,7 @@ pub(super) fn properties() -> &'static [glib::ParamSpec] {
                 .build(),
             glib::ParamSpecEnum::builder_with_default("emit", default.emit)
                 .nick("Emit")
-                .blurb("Which output of the clips that contain a frame becomes its mask")
+                .blurb("Which output of the clips that contain a frame becomes its mask; or step: a causal model one new frame at a time")
                 .mutable_ready()
                 .build(),
             glib::ParamSpecUInt::builder("hop")
