@@ -1,14 +1,15 @@
-//! Kernels against their plain references, at the sizes of vit_b on one frame of 512 px, and picture kernels on whole
-//! frames.
+//! Kernels against their plain references, at the sizes of vit_b on one frame of 512 px; stages of a training step at
+//! those of the demo model; and picture kernels on whole frames.
 //!
 //! `cargo bench --bench kernels` or, for one of them, `cargo bench --bench kernels attention`.
 
 mod pictures;
 
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Tensor, Var};
 use criterion::{Criterion, criterion_group, criterion_main};
 use masam::kernels::attention::Span;
-use masam::kernels::{argmax, attention, gelu, layer_norm, linear, softmax};
+use masam::kernels::fused::{MlpStage, fused, pack};
+use masam::kernels::{argmax, attention, class_product, gelu, layer_norm, linear, softmax};
 use masam::model::weights::uniform;
 use std::hint::black_box;
 
@@ -78,6 +79,17 @@ fn kernels(criterion: &mut Criterion) {
         );
     }
 
+    let (classes, pixels) = (
+        tensor("classes", &[1, 12, 32]),
+        tensor("pixels", &[1, 512 * 512, 32]),
+    );
+    pair(
+        criterion,
+        "class product 12x32, 512x512",
+        || class_product::class_product(&classes, &pixels),
+        || class_product::reference(&classes, &pixels),
+    );
+
     let logits: Vec<f32> = uniform("logits", 12 * 512 * 512).map(|u| u as f32).collect();
     let mut group = criterion.benchmark_group("argmax 12x512x512");
     group.sample_size(10);
@@ -90,9 +102,55 @@ fn kernels(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// One MLP of the demo model on eight images, there and back: as one operation, and layer by layer.
+fn training(criterion: &mut Criterion) {
+    const DEMO_WIDTH: usize = 192;
+    const EPS: f64 = 1e-6;
+    let var = |name: &str, shape: &[usize]| Var::from_tensor(&tensor(name, shape)).expect("a variable");
+    let x = var("x", &[8, 16, 16, DEMO_WIDTH]);
+    let hidden = 4 * DEMO_WIDTH;
+    let weights = [
+        var("norm", &[DEMO_WIDTH]),
+        var("norm bias", &[DEMO_WIDTH]),
+        var("first", &[hidden, DEMO_WIDTH]),
+        var("first bias", &[hidden]),
+        var("second", &[DEMO_WIDTH, hidden]),
+        var("second bias", &[DEMO_WIDTH]),
+    ];
+    let [norm, norm_bias, first, first_bias, second, second_bias] = weights.each_ref().map(Var::as_tensor);
+    let gradient = |y: Tensor| {
+        let found = y.sum_all()?.backward()?;
+        Ok(found.get(x.as_tensor()).cloned().unwrap_or(y))
+    };
+    let stage = MlpStage {
+        tokens: 256,
+        width: DEMO_WIDTH,
+        hidden,
+        eps: EPS,
+    };
+    pair(
+        criterion,
+        "mlp 8x256x192 there and back",
+        || {
+            let packed = pack(&[norm, norm_bias, first, first_bias, second, second_bias])?;
+            gradient(fused(&x, &packed, stage)?)
+        },
+        || {
+            let inner = linear::linear(
+                &layer_norm::layer_norm(&x, norm, norm_bias, EPS)?,
+                first,
+                first_bias,
+            )?;
+            let inner = linear::linear(&gelu::gelu(&inner)?, second, second_bias)?;
+            gradient((x.as_tensor() + inner)?)
+        },
+    );
+}
+
 criterion_group!(
     benches,
     kernels,
+    training,
     pictures::resizes,
     pictures::fills,
     pictures::contours

@@ -1,8 +1,8 @@
 //! One new frame at a time against the whole causal forward pass.
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use masam::checkpoint::{ModelCard, ModelFile, Preprocessing, Weights};
-use masam::model::{Adapters, CausalState, FactMode, FormulaWeights, MaSam, ModelConfig, Prompts};
+use masam::model::{Adapters, CausalState, Decoder, FactMode, FormulaWeights, MaSam, ModelConfig, Prompts};
 use masam::runtime::{Place, PlainSegmenter, tensor_of};
 use masam::segmenter::{
     ModelFrame, Plane, Prompt, Request, SegmentError, Segmenter, StateSnapshot, Step, StreamId, Temporal,
@@ -109,6 +109,49 @@ fn features_of_steps_are_those_of_the_whole_clip() {
             assert!(
                 worst <= 5e-5 * largest,
                 "{adapters:?}, frame {i}: {worst} of {largest}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_wanted_alone_is_what_it_is_among_all() {
+    for decoder in [Decoder::Progressive, Decoder::MultiScale] {
+        for adapters in [Adapters::Both, Adapters::Before, Adapters::None] {
+            let config = ModelConfig {
+                decoder,
+                global_blocks: vec![0, 2],
+                ..config(adapters)
+            };
+            let builder = FormulaWeights::builder(DType::F32, &Device::Cpu);
+            let model = MaSam::new(&config, FactMode::Folded, builder).unwrap();
+            let clips: Vec<Vec<ModelFrame>> = (0..2)
+                .map(|c| (0..3).map(|i| frame(10 * c + i)).collect())
+                .collect();
+            let rows: Vec<&[ModelFrame]> = clips.iter().map(Vec::as_slice).collect();
+            let clip = tensor_of(&rows, SIDE, Preprocessing::live().normalisation).unwrap();
+            let wanted = Tensor::new(&[2u32, 3, 5], &Device::Cpu).unwrap();
+            let logits = |features| model.decode(&features, &Prompts::default()).unwrap().logits;
+            let all = model.encode(&clip, &mut |_, _| {}).unwrap();
+            let among_all = logits(all.select(&wanted).unwrap());
+            let alone = logits(model.encode_wanted(&clip, &wanted).unwrap());
+            let largest = among_all
+                .abs()
+                .unwrap()
+                .max_all()
+                .unwrap()
+                .to_scalar::<f32>()
+                .unwrap();
+            let differ = (alone - among_all).unwrap().abs().unwrap();
+            let worst = differ.max_all().unwrap().to_scalar::<f32>().unwrap();
+            assert!(
+                worst <= 5e-5 * largest,
+                "{decoder:?}, {adapters:?}: {worst} of {largest}"
+            );
+            assert!(
+                model
+                    .encode_wanted(&clip, &Tensor::new(&[6u32], &Device::Cpu).unwrap())
+                    .is_err()
             );
         }
     }

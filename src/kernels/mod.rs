@@ -1,7 +1,8 @@
 //! Numeric kernels: one signature each, a plain `reference` on Candle tensors, and faster twins chosen in one place.
 //!
 //! All of them are differentiable, and each twin has a gradient as fast as itself. Which twin runs is decided by
-//! device and type of the first argument (`is_cpu_f32`) and, within a twin, by [`simd::dispatch`].
+//! device and type of an argument (`is_cpu_f32`) and, within a twin, by [`simd::dispatch`]. The stages of [`fused`] are
+//! made of the others, which are what they are tested against.
 
 pub mod argmax;
 pub mod attention;

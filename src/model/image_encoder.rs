@@ -71,7 +71,8 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: &Tensor, time: &mut Time<'_, '_>) -> Result<Tensor> {
+    /// The output for all images, or only for `wanted`: behind the second adapter no frame looks at another.
+    fn forward(&self, x: &Tensor, time: &mut Time<'_, '_>, wanted: Option<&Tensor>) -> Result<Tensor> {
         let mut adapt = |adapter: &Option<TemporalAdapter>, x: Tensor| match (adapter, &mut *time) {
             (None, _) => Ok(x),
             (Some(adapter), Time::Clips(frames)) => adapter.forward(&x, *frames),
@@ -80,6 +81,9 @@ impl Block {
         let mut x = adapt(&self.adapter_1, x.clone())?;
         x = self.attn.residual(&x, &self.norm1)?;
         x = adapt(&self.adapter_2, x)?;
+        if let Some(wanted) = wanted {
+            x = x.index_select(wanted, 0)?;
+        }
         self.mlp.residual(&x, &self.norm2)
     }
 }
@@ -155,23 +159,40 @@ impl ImageEncoder {
     /// `[batch * frames, 3, side_px, side_px]` to features; `frames` is the length of a clip. `observer` sees
     /// `patch_embed` and every `block_N`.
     pub fn forward(&self, images: &Tensor, frames: usize, observer: Observer<'_>) -> Result<Features> {
-        self.run(images, &mut Time::Clips(frames), observer)
+        self.run(images, &mut Time::Clips(frames), observer, None)
+    }
+
+    /// As [`ImageEncoder::forward`], the features of the images in `wanted` only: what no other frame looks at is not
+    /// computed for the rest.
+    pub fn forward_wanted(&self, images: &Tensor, frames: usize, wanted: &Tensor) -> Result<Features> {
+        self.run(images, &mut Time::Clips(frames), &mut |_, _| {}, Some(wanted))
     }
 
     /// One new frame of each stream, `[streams, 3, side_px, side_px]`, to features.
     pub fn step(&self, images: &Tensor, passing: &mut Passing<'_>) -> Result<Features> {
-        self.run(images, &mut Time::Step(passing), &mut |_, _| {})
+        self.run(images, &mut Time::Step(passing), &mut |_, _| {}, None)
     }
 
-    fn run(&self, images: &Tensor, time: &mut Time<'_, '_>, observer: Observer<'_>) -> Result<Features> {
+    fn run(
+        &self,
+        images: &Tensor,
+        time: &mut Time<'_, '_>,
+        observer: Observer<'_>,
+        wanted: Option<&Tensor>,
+    ) -> Result<Features> {
         let mut x = self.embed(images)?;
         observer("patch_embed", &x);
         let mut skips = Vec::new();
         for i in 0..self.depth() {
-            x = self.through(i, &x, time)?;
+            let last = i + 1 == self.depth();
+            x = self.through(i, &x, time, wanted.filter(|_| last))?;
             observer(&format!("block_{i}"), &x);
             if self.is_skip(i) {
-                skips.insert(0, x.clone());
+                let skip = match wanted.filter(|_| !last) {
+                    Some(wanted) => x.index_select(wanted, 0)?,
+                    None => x.clone(),
+                };
+                skips.insert(0, skip);
             }
         }
         Ok(Features {
@@ -194,12 +215,18 @@ impl ImageEncoder {
 
     /// Block `index` alone, `[images, grid, grid, encoder_width]` to the same.
     pub(crate) fn block(&self, index: usize, x: &Tensor, frames: usize) -> Result<Tensor> {
-        self.through(index, x, &mut Time::Clips(frames))
+        self.through(index, x, &mut Time::Clips(frames), None)
     }
 
-    fn through(&self, index: usize, x: &Tensor, time: &mut Time<'_, '_>) -> Result<Tensor> {
+    fn through(
+        &self,
+        index: usize,
+        x: &Tensor,
+        time: &mut Time<'_, '_>,
+        wanted: Option<&Tensor>,
+    ) -> Result<Tensor> {
         match self.blocks.get(index) {
-            Some(block) => block.forward(x, time),
+            Some(block) => block.forward(x, time, wanted),
             None => bail!("there is no block {index} among {}", self.blocks.len()),
         }
     }

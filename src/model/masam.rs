@@ -95,20 +95,42 @@ impl MaSam {
     /// # Errors
     /// As [`MaSam::forward`].
     pub fn encode(&self, clip: &Tensor, observer: Observer<'_>) -> Result<Features> {
-        let side = self.config.image_side_px;
-        let fits = matches!(*clip.dims(), [batch, frames, 3, height, width]
-            if batch > 0 && frames > 0 && height == side && width == side);
-        if !fits {
-            let wanted = format!("[batch, frames, 3, {side}, {side}]");
-            return Err(Error::tensor(
-                "clip",
-                format!("its shape is {:?}, not {wanted}", clip.dims()),
-            ));
-        }
-        let frames = clip.dim(1)?;
+        let frames = self.frames(clip)?;
         Ok(self
             .image_encoder
             .forward(&clip.flatten(0, 1)?, frames, observer)?)
+    }
+
+    /// As [`MaSam::encode`] and [`Features::select`], without computing what only the other frames would need.
+    ///
+    /// * `wanted`: indices into `batch * frames`, u32
+    ///
+    /// # Errors
+    /// As [`MaSam::encode`], or an index out of range.
+    pub fn encode_wanted(&self, clip: &Tensor, wanted: &Tensor) -> Result<Features> {
+        let frames = self.frames(clip)?;
+        Ok(self
+            .image_encoder
+            .forward_wanted(&clip.flatten(0, 1)?, frames, wanted)?)
+    }
+
+    /// Frames of a clip of the right shape.
+    fn frames(&self, clip: &Tensor) -> Result<usize> {
+        let side = self.config.image_side_px;
+        match *clip.dims() {
+            [batch, frames, 3, height, width]
+                if batch > 0 && frames > 0 && height == side && width == side =>
+            {
+                Ok(frames)
+            }
+            _ => {
+                let wanted = format!("[batch, frames, 3, {side}, {side}]");
+                Err(Error::tensor(
+                    "clip",
+                    format!("its shape is {:?}, not {wanted}", clip.dims()),
+                ))
+            }
+        }
     }
 
     /// One new frame of each stream, `[streams, 3, side_px, side_px]`, through the image encoder of a causal model:

@@ -103,7 +103,6 @@ impl PlainSegmenter {
         let clip = tensor_of(&clips, side, self.normalisation)?;
         let clip = clip.to_device(&self.place.device)?.to_dtype(self.place.dtype)?;
         let prompts = self.prompts(&rows[0].prompt)?;
-        let features = self.model.encode(&clip, &mut |_, _| {})?;
         // Only the frames that somebody wants go through the decoder.
         let wanted: Vec<u32> = (rows.iter().enumerate())
             .flat_map(|(row, r)| r.outputs.iter().map(move |&i| (row * frames + i) as u32))
@@ -111,7 +110,8 @@ impl PlainSegmenter {
         if wanted.is_empty() {
             return Ok(rows.iter().map(|_| Ok(Reply { planes: Vec::new() })).collect());
         }
-        let features = features.select(&Tensor::new(wanted.as_slice(), &self.place.device)?)?;
+        let wanted = Tensor::new(wanted.as_slice(), &self.place.device)?;
+        let features = self.model.encode_wanted(&clip, &wanted)?;
         let logits = self.model.decode(&features, &prompts)?.logits;
         let logits = logits.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
         let mut next = 0;
