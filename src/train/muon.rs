@@ -80,7 +80,7 @@ impl Matrix {
     }
 }
 
-/// The matrix with all its singular values near one (Newton and Schulz's iteration, with [`QUINTIC`]).
+/// The matrix with all its singular values near one (Newton and Schulz's iteration: five steps of a quintic).
 ///
 /// # Errors
 /// A length that does not fit the size.
