@@ -156,10 +156,15 @@ impl PlainSegmenter {
             .collect();
         let input = tensor_of(&clips, side, self.normalisation)?.squeeze(1)?;
         let input = input.to_device(device)?.to_dtype(*dtype)?;
-        let empty = CausalState::new(self.model.config(), *dtype, device)?;
+        // Zeros as large as a state: only where a stream begins.
+        let begins = steps.iter().any(|step| !self.states.contains_key(&step.stream));
+        let empty = match begins {
+            true => Some(CausalState::new(self.model.config(), *dtype, device)?),
+            false => None,
+        };
         let before: Vec<&CausalState> = steps
             .iter()
-            .map(|step| self.states.get(&step.stream).unwrap_or(&empty))
+            .filter_map(|step| self.states.get(&step.stream).or(empty.as_ref()))
             .collect();
         let (features, after) = self.model.step(&input, &before)?;
         let mut planes = Vec::with_capacity(steps.len());
@@ -288,30 +293,29 @@ impl Segmenter for PlainSegmenter {
         let mut sound: Vec<(usize, &Step)> = Vec::with_capacity(steps.len());
         for (row, step) in steps.iter().enumerate() {
             let length = step.frame.rgb.len();
-            let fits = length == bytes && streams.insert(step.stream);
-            let why = format!(
-                "a step takes one frame of {bytes} bytes of each stream; this is another, of {length}"
-            );
-            results.push(Err(SegmentError::Request(why)));
-            if fits {
+            if length == bytes && streams.insert(step.stream) {
                 sound.push((row, step));
+                results.push(Err(SegmentError::Late)); // unless it is run below
+            } else {
+                let why = format!(
+                    "a step takes one frame of {bytes} bytes of each stream; this is another, of {length}"
+                );
+                results.push(Err(SegmentError::Request(why)));
             }
         }
-        if sound.is_empty() {
+        if sound.is_empty() || deadline.is_some_and(|d| Instant::now() >= d) {
             return results;
         }
         let run: Vec<&Step> = sound.iter().map(|&(_, step)| step).collect();
-        let late = deadline.is_some_and(|d| Instant::now() >= d);
         let pool = self.pool.clone();
-        let answers = match late {
-            true => run.iter().map(|_| Err(SegmentError::Late)).collect(),
-            false => pool.install(|| self.run_step(&run)).unwrap_or_else(|error| {
-                let error = SegmentError::Forward(error.to_string());
-                run.iter().map(|_| Err(error.clone())).collect()
-            }),
-        };
+        let answers = pool.install(|| self.run_step(&run)).unwrap_or_else(|error| {
+            let error = SegmentError::Forward(error.to_string());
+            run.iter().map(|_| Err(error.clone())).collect()
+        });
         for ((row, _), answer) in sound.into_iter().zip(answers) {
-            results[row] = answer;
+            if let Some(result) = results.get_mut(row) {
+                *result = answer;
+            }
         }
         results
     }
