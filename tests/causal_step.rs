@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use masam::checkpoint::{ModelCard, ModelFile, Preprocessing, Weights};
 use masam::model::{Adapters, CausalState, Decoder, FactMode, FormulaWeights, MaSam, ModelConfig, Prompts};
-use masam::runtime::{Place, PlainSegmenter, tensor_of};
+use masam::runtime::{ModelSegmenter, Place, tensor_of};
 use masam::segmenter::{
     ModelFrame, Plane, Prompt, Request, SegmentError, Segmenter, StateSnapshot, Step, StreamId, Temporal,
     Want,
@@ -45,7 +45,7 @@ fn place() -> Place {
     }
 }
 
-fn segmenter(config: &ModelConfig, preprocessing: Preprocessing) -> PlainSegmenter {
+fn segmenter(config: &ModelConfig, preprocessing: Preprocessing) -> ModelSegmenter {
     let builder = FormulaWeights::builder(DType::F32, &Device::Cpu);
     let mut weights = Weights::default();
     for spec in config.weights() {
@@ -55,7 +55,7 @@ fn segmenter(config: &ModelConfig, preprocessing: Preprocessing) -> PlainSegment
         );
     }
     let card = ModelCard::new(config.clone(), preprocessing).unwrap();
-    PlainSegmenter::new(ModelFile { card, weights }, place(), Some(2)).unwrap()
+    ModelSegmenter::new(ModelFile { card, weights }, place(), Some(2)).unwrap()
 }
 
 fn step(stream: StreamId, frame: ModelFrame) -> Step {

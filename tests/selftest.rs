@@ -1,14 +1,27 @@
 //! The reference tensors that are part of the program, and the large ones where they are at hand.
 
 use candle_core::{DType, Device};
-use masam::golden::{self, FIXTURES, GoldenFile, Kind, Setting};
+use masam::golden::{self, Engine, FIXTURES, GoldenFile, Kind, Setting};
 use safetensors::SafeTensors;
 use std::path::Path;
 
 const SETTING: Setting = Setting {
     device: Device::Cpu,
     precision: DType::F32,
+    engine: Engine::Plain,
 };
+
+/// The settings that a file is checked with: a forward pass by both engines.
+fn settings(file: &GoldenFile) -> Vec<Setting> {
+    let mut settings = vec![SETTING];
+    if file.kind() == Kind::Forward {
+        settings.push(Setting {
+            engine: Engine::Executor,
+            ..SETTING
+        });
+    }
+    settings
+}
 
 #[test]
 fn every_fixture_passes() {
@@ -16,18 +29,20 @@ fn every_fixture_passes() {
     let mut failed = Vec::new();
     for fixture in FIXTURES {
         let file = GoldenFile::from_bytes(fixture.name, fixture.bytes.to_vec()).unwrap();
-        let check = golden::run(&file, &SETTING)
-            .unwrap()
-            .expect("all of them can be checked");
-        println!("{check}");
-        if file.kind() == Kind::Forward {
-            assert!(
-                check.measures.len() >= 3 + file.config().unwrap().encoder_depth,
-                "{check}: blocks are compared too"
-            );
-        }
-        if !check.passed() {
-            failed.push(fixture.name);
+        for setting in settings(&file) {
+            let check = golden::run(&file, &setting)
+                .unwrap()
+                .expect("all of them can be checked");
+            println!("{check}");
+            if file.kind() == Kind::Forward {
+                assert!(
+                    check.measures.len() >= 3 + file.config().unwrap().encoder_depth,
+                    "{check}: blocks are compared too"
+                );
+            }
+            if !check.passed() {
+                failed.push(check.name);
+            }
         }
     }
     assert!(failed.is_empty(), "{failed:?}");

@@ -1,12 +1,14 @@
 //! `masam bench`: seconds per clip, against what the machine can do.
 
 use super::memory;
+use crate::kernels::packed::Number;
 use crate::model::weights::uniform;
 use crate::model::{CausalState, FactMode, FormulaWeights, MaSam, ModelConfig, Prompts};
+use crate::runtime::executor::{Executor, Job, Masks, Picture, State};
 use crate::runtime::{DeviceChoice, Place, PrecisionChoice};
 use crate::segmenter::Temporal;
 use anyhow::{Context, Result, bail};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use clap::Args;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -45,13 +47,24 @@ pub struct Bench {
     /// Time one new frame of a causal model as well, in turn with the clips.
     #[arg(long)]
     step: bool,
+    /// Time clips of which only the newest frame's mask is wanted as well, in turn with the others.
+    #[arg(long)]
+    newest: bool,
+    /// Run the plain forward, on Candle tensors, instead of the executor.
+    #[arg(long)]
+    plain: bool,
 }
 
 /// Seconds of the runs that count, ascending.
+#[derive(Default)]
 struct Times {
     clips: Vec<f64>,
     /// As many, or none.
     steps: Vec<f64>,
+    /// As many, or none.
+    newest: Vec<f64>,
+    /// Bytes of packed weights and of buffers, where the executor runs.
+    memory: Option<[usize; 2]>,
 }
 
 impl Bench {
@@ -92,7 +105,12 @@ impl Bench {
             .build()
             .context("thread pool")?;
         let threads = pool.current_num_threads();
-        let Times { clips: times, steps } = pool.install(|| self.times(&config, &place))?;
+        let Times {
+            clips: times,
+            steps,
+            newest,
+            memory: bytes,
+        } = pool.install(|| self.times(&config, &place))?;
         let peak_gflops = pool.install(peak::gflops);
         let operations = config
             .operations(self.batch * self.frames, self.batch * self.frames)
@@ -100,6 +118,7 @@ impl Bench {
         let median = times[times.len() / 2];
         let mut report = serde_json::json!({
             "what": "masam",
+            "engine": if self.is_executed(&place) { "executor" } else { "plain" },
             "version": env!("CARGO_PKG_VERSION"),
             "config": config.name,
             "image": config.image_side_px,
@@ -122,27 +141,98 @@ impl Bench {
             fields.insert("step_median_s".into(), (*step).into());
             fields.insert("step_over_clip".into(), (step / median).into());
         }
+        if let (Some(newest), Some(fields)) = (newest.get(newest.len() / 2), report.as_object_mut()) {
+            fields.insert("newest_median_s".into(), (*newest).into());
+            fields.insert("newest_over_clip".into(), (newest / median).into());
+        }
+        if let (Some([weights, buffers]), Some(fields)) = (bytes, report.as_object_mut()) {
+            fields.insert("weight_bytes".into(), weights.into());
+            fields.insert("buffer_bytes".into(), buffers.into());
+        }
         println!("{report}");
         Ok(ExitCode::SUCCESS)
     }
 
     fn times(&self, config: &ModelConfig, place: &Place) -> Result<Times> {
-        let weights = FormulaWeights::builder(place.dtype, &place.device);
-        let model = MaSam::new(config, FactMode::Folded, weights)?;
         let side = config.image_side_px;
         let count = self.batch * self.frames * 3 * side * side;
         let values: Vec<f32> = uniform("clip", count).map(|u| ((u + 1.0) / 2.0) as f32).collect();
+        match (self.is_executed(place), place.dtype) {
+            (true, DType::BF16) => self.execute::<half::bf16>(config, &values),
+            (true, _) => self.execute::<f32>(config, &values),
+            (false, _) => self.plainly(config, place, values),
+        }
+    }
+
+    fn is_executed(&self, place: &Place) -> bool {
+        place.device.is_cpu() && !self.plain
+    }
+
+    /// The executor: class ids of every frame.
+    fn execute<N: Number>(&self, config: &ModelConfig, values: &[f32]) -> Result<Times> {
+        let model = MaSam::new(
+            config,
+            FactMode::Folded,
+            FormulaWeights::builder(DType::F32, &Device::Cpu),
+        )?;
+        let mut executor = Executor::<N>::new(model)?;
+        let pixels = config.image_side_px * config.image_side_px;
+        let images = self.batch * self.frames;
+        let picture = |image: usize| Picture::Planes(&values[image * 3 * pixels..(image + 1) * 3 * pixels]);
+        let all: Vec<usize> = (0..images).collect();
+        let newest: Vec<usize> = (1..=self.batch).map(|clip| clip * self.frames - 1).collect();
+        let mut ids = vec![0u8; images * pixels];
+        let mut states: Vec<State<N>> = (0..self.batch).map(|_| State::new(config)).collect();
+        let mut times = Times::default();
+        for run in 0..self.warmup + self.runs {
+            let counts = run >= self.warmup;
+            for (is_asked, outputs, kept) in [
+                (true, &all, &mut times.clips),
+                (self.newest, &newest, &mut times.newest),
+            ] {
+                if !is_asked {
+                    continue;
+                }
+                let job = Job {
+                    clips: self.batch,
+                    frames: self.frames,
+                    outputs,
+                    picture: &picture,
+                };
+                let mut masks: Vec<Masks<'_>> =
+                    ids.chunks_exact_mut(pixels).take(outputs.len()).map(Masks::Labels).collect();
+                let start = Instant::now();
+                executor.clip(&job, &mut masks)?;
+                kept.extend(counts.then_some(start.elapsed().as_secs_f64()));
+            }
+            if self.step {
+                let mut masks: Vec<Masks<'_>> =
+                    ids.chunks_exact_mut(pixels).take(self.batch).map(Masks::Labels).collect();
+                let mut passing: Vec<&mut State<N>> = states.iter_mut().collect();
+                let start = Instant::now();
+                executor.step(&mut passing, &|stream| picture(stream * self.frames), &mut masks)?;
+                times.steps.extend(counts.then_some(start.elapsed().as_secs_f64()));
+            }
+        }
+        times.memory = Some([executor.weight_bytes(), executor.buffer_bytes()]);
+        Ok(times.sorted())
+    }
+
+    /// The plain forward: logits of every frame.
+    fn plainly(&self, config: &ModelConfig, place: &Place, values: Vec<f32>) -> Result<Times> {
+        let weights = FormulaWeights::builder(place.dtype, &place.device);
+        let model = MaSam::new(config, FactMode::Folded, weights)?;
+        let side = config.image_side_px;
         let clip = Tensor::from_vec(values, (self.batch, self.frames, 3, side, side), &Device::Cpu)?;
         let clip = clip.to_device(&place.device)?.to_dtype(place.dtype)?;
         let frame = clip.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?; // [batch, 3, side, side]
+        let newest: Vec<u32> = (1..=self.batch).map(|clip| (clip * self.frames - 1) as u32).collect();
+        let newest = Tensor::new(newest, &place.device)?;
         let mut states = match self.step {
             true => vec![CausalState::new(config, place.dtype, &place.device)?; self.batch],
             false => Vec::new(),
         };
-        let mut times = Times {
-            clips: Vec::with_capacity(self.runs),
-            steps: Vec::with_capacity(self.runs),
-        };
+        let mut times = Times::default();
         let timed = |pass: &mut dyn FnMut() -> Result<()>| -> Result<f64> {
             place.device.synchronize()?;
             let start = Instant::now();
@@ -157,6 +247,14 @@ impl Bench {
                 Ok(())
             })?;
             times.clips.extend(counts.then_some(seconds));
+            if self.newest {
+                let seconds = timed(&mut || {
+                    let features = model.encode_wanted(&clip, &newest)?;
+                    model.decode(&features, &Prompts::default())?;
+                    Ok(())
+                })?;
+                times.newest.extend(counts.then_some(seconds));
+            }
             if self.step {
                 let seconds = timed(&mut || {
                     let before: Vec<&CausalState> = states.iter().collect();
@@ -168,9 +266,16 @@ impl Bench {
                 times.steps.extend(counts.then_some(seconds));
             }
         }
-        times.clips.sort_by(f64::total_cmp);
-        times.steps.sort_by(f64::total_cmp);
-        Ok(times)
+        Ok(times.sorted())
+    }
+}
+
+impl Times {
+    fn sorted(mut self) -> Self {
+        for times in [&mut self.clips, &mut self.steps, &mut self.newest] {
+            times.sort_by(f64::total_cmp);
+        }
+        self
     }
 }
 

@@ -72,6 +72,10 @@ impl Doctor {
                 println!("  MISSING device=cpu: {error}");
             }
         }
+        match Place::choose(&DeviceChoice::Cpu, PrecisionChoice::Bf16) {
+            Ok(place) => println!("  ok      precision=bf16 runs: {}", place.description),
+            Err(error) => println!("  absent  {error}"),
+        }
         println!("\nCUDA");
         match Place::choose(&DeviceChoice::Cuda(0), PrecisionChoice::Auto) {
             Ok(place) => println!("  ok      device=cuda runs: {}", place.description),

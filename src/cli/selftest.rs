@@ -1,8 +1,9 @@
 //! `masam selftest`: this build against reference tensors.
 
-use crate::golden::{self, Check, FIXTURES, GoldenFile, Setting};
+use crate::golden::{self, Check, Engine, FIXTURES, GoldenFile, Kind, Setting};
 use crate::runtime::{DeviceChoice, Place, PrecisionChoice};
 use anyhow::{Context, Result};
+use candle_core::DType;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -28,9 +29,16 @@ pub struct Selftest {
 impl Selftest {
     pub(super) fn run(self) -> Result<ExitCode> {
         let place = Place::choose(&self.device, self.precision)?;
-        let setting = Setting {
-            device: place.device,
+        let setting = |engine| Setting {
+            device: place.device.clone(),
             precision: place.dtype,
+            engine,
+        };
+        // The CPU has two ways of running a model, and 16 bits only by the executor.
+        let engines: &[Engine] = match (place.device.is_cpu(), place.dtype) {
+            (true, DType::F32) => &[Engine::Plain, Engine::Executor],
+            (true, _) => &[Engine::Executor],
+            (false, _) => &[Engine::Plain],
         };
         let (mut passed, mut failed, mut skipped) = (0, 0, 0);
         let mut report = |name: &str, check: crate::Result<Option<Check>>| match check {
@@ -47,26 +55,39 @@ impl Selftest {
                 failed += 1;
             }
         };
-        let run = |file: crate::Result<GoldenFile>| golden::run(&file?, &setting);
+        let mut run = |name: &str, open: &dyn Fn() -> crate::Result<GoldenFile>, pair: Option<(&Path, &Path)>| {
+            for &engine in engines {
+                let setting = setting(engine);
+                let file = match open() {
+                    Ok(file) => file,
+                    Err(error) => {
+                        report(name, Err(error));
+                        return;
+                    }
+                };
+                if engine == Engine::Executor && file.kind() != Kind::Forward {
+                    continue;
+                }
+                report(name, golden::run(&file, &setting));
+                if let Some((sam, masam)) = pair {
+                    let check = golden::run_pair(&file, sam, masam, &setting);
+                    report(&masam.display().to_string(), check.map(Some));
+                }
+            }
+        };
         match &self.goldens {
             Some(folder) => {
                 for path in files(folder)? {
-                    report(&path.display().to_string(), run(GoldenFile::open(&path)));
                     // Where the original software's files lie beside it, they have to give the same.
                     let (sam, masam) = (path.with_extension("sam.pth"), path.with_extension("masam.pth"));
-                    if sam.exists() && masam.exists() {
-                        let file = GoldenFile::open(&path);
-                        let check = file.and_then(|f| golden::run_pair(&f, &sam, &masam, &setting));
-                        report(&masam.display().to_string(), check.map(Some));
-                    }
+                    let pair = (sam.exists() && masam.exists()).then_some((sam.as_path(), masam.as_path()));
+                    run(&path.display().to_string(), &|| GoldenFile::open(&path), pair);
                 }
             }
             None => {
                 for fixture in FIXTURES {
-                    report(
-                        fixture.name,
-                        run(GoldenFile::from_bytes(fixture.name, fixture.bytes.to_vec())),
-                    );
+                    let open = || GoldenFile::from_bytes(fixture.name, fixture.bytes.to_vec());
+                    run(fixture.name, &open, None);
                 }
             }
         }

@@ -62,7 +62,7 @@ impl Train {
     pub(super) fn run(self) -> Result<ExitCode> {
         let config = TrainConfig::read(&self.config)?;
         let folder = Folder(self.output.clone().unwrap_or_else(|| config.folder()));
-        let place = Place::choose(&self.device, config.precision)?;
+        let place = Place::for_training(&self.device, config.precision)?;
         let mut trainer = match (self.resume, folder.state().exists()) {
             (true, true) => Trainer::resume(&config, &folder.state(), &place)?,
             (true, false) => bail!("{}: nothing to go on from", folder.state().display()),

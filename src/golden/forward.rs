@@ -1,10 +1,12 @@
 //! A forward pass against its reference: logits, labels, features, IoU estimates and every block that is stored.
 
-use super::{Check, GoldenFile, Measure, Setting, Tolerance};
+use super::{Check, Engine, GoldenFile, Measure, Setting, Tolerance};
 use crate::checkpoint::{adopt, names, source, weights::Weights};
 use crate::error::{Error, Result};
 use crate::model::weights::uniform;
+use crate::kernels::packed::Number;
 use crate::model::{Decoder, FactMode, FormulaWeights, MaSam, ModelConfig, Prompts};
+use crate::runtime::executor::{Executor, Job, Masks, Picture};
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
 
@@ -47,7 +49,7 @@ fn floats(x: &Tensor) -> Result<Vec<f32>> {
 
 pub(super) fn run(file: &GoldenFile, setting: &Setting) -> Result<Check> {
     let config = file.config()?;
-    check(file, &file.name, &model(file, &config, setting)?, setting)
+    check(file, &named(&file.name, setting), model(file, &config, setting)?, setting)
 }
 
 /// The same with weights from the original software's two files.
@@ -58,13 +60,20 @@ pub(super) fn run_pair(file: &GoldenFile, sam: &Path, masam: &Path, setting: &Se
     let model = MaSam::new(
         &config,
         FactMode::Folded,
-        weights.builder(setting.precision, &setting.device),
+        weights.builder(setting.weights(), &setting.device),
     )?;
-    check(file, &format!("{}.pth", file.name), &model, setting)
+    check(file, &named(&format!("{}.pth", file.name), setting), model, setting)
 }
 
-fn check(file: &GoldenFile, name: &str, model: &MaSam, setting: &Setting) -> Result<Check> {
-    let config = model.config();
+fn named(name: &str, setting: &Setting) -> String {
+    match setting.engine {
+        Engine::Plain => name.into(),
+        Engine::Executor => format!("{name} (executor)"),
+    }
+}
+
+fn check(file: &GoldenFile, name: &str, model: MaSam, setting: &Setting) -> Result<Check> {
+    let config = &model.config().clone();
     let (batch, frames): (usize, usize) = (file.number("batch")?, file.number("frames")?);
     let stride: usize = file.number("stride")?;
     let bounded = |name: &str, value: usize| match value {
@@ -87,19 +96,23 @@ fn check(file: &GoldenFile, name: &str, model: &MaSam, setting: &Setting) -> Res
     }
     let clip = clip(config, file.text("clip")?, batch, frames, setting)?;
     let prompts = prompts(config, file.text("prompts")?, setting)?;
-
-    let mut taps = Vec::new();
-    let features = model.encode(&clip, &mut |name, x| taps.push((name.to_owned(), x.clone())))?;
-    let output = model.decode(&features, &prompts)?;
+    let found = match (setting.engine, setting.precision) {
+        (Engine::Plain, _) => plain(&model, &clip, &prompts)?,
+        (Engine::Executor, DType::F32) => executed::<f32>(model, &clip, &prompts)?,
+        (Engine::Executor, DType::BF16) => executed::<half::bf16>(model, &clip, &prompts)?,
+        (Engine::Executor, other) => {
+            return Err(Error::config("precision", format!("{other:?}"), "the executor takes f32 and bf16"));
+        }
+    };
     let thin = Thinning { stride };
-    let grid = features.grid.permute((0, 3, 1, 2))?; // [images, channels, grid, grid]
+    let grid = found.features.permute((0, 3, 1, 2))?; // [images, channels, grid, grid]
     let mut outputs = vec![
-        ("logits".to_owned(), thin.planes(&output.logits)?),
+        ("logits".to_owned(), thin.planes(&found.logits)?),
         ("features".to_owned(), thin.channels(&grid)?),
-        ("iou".to_owned(), output.iou.clone()),
-        ("low_res_logits".to_owned(), output.low_res_logits.clone()),
+        ("iou".to_owned(), found.iou),
     ];
-    outputs.append(&mut taps);
+    outputs.extend(found.low_res_logits.map(|logits| ("low_res_logits".to_owned(), logits)));
+    outputs.extend(found.blocks);
 
     let tolerance = Tolerance::of(setting.precision);
     let stored = file.names()?;
@@ -127,14 +140,16 @@ fn check(file: &GoldenFile, name: &str, model: &MaSam, setting: &Setting) -> Res
             measures.push(Measure::of(name, &floats(tensor)?, &wanted));
         }
     }
-    let known = |name: &String| name == "labels" || outputs.iter().any(|(n, _)| n == name);
+    // The executor shows no logits of the decoder's own resolution.
+    let hidden = |name: &str| name == "labels" || name == "low_res_logits";
+    let known = |name: &String| hidden(name) || outputs.iter().any(|(n, _)| n == name);
     if let Some(name) = stored.iter().find(|name| !known(name)) {
         return Err(Error::tensor(
             name,
             format!("{} holds it, but no such tensor is computed", file.name),
         ));
     }
-    let (label_agreement, clear_disagreements) = labels(file, &output.logits, stride, &tolerance)?;
+    let (label_agreement, clear_disagreements) = labels(file, &found.logits, stride, &tolerance)?;
     Ok(Check {
         name: name.into(),
         measures,
@@ -144,11 +159,76 @@ fn check(file: &GoldenFile, name: &str, model: &MaSam, setting: &Setting) -> Res
     })
 }
 
+/// What a forward pass gives.
+struct Found {
+    logits: Tensor,
+    features: Tensor,
+    iou: Tensor,
+    low_res_logits: Option<Tensor>,
+    /// `patch_embed` and every `block_N`.
+    blocks: Vec<(String, Tensor)>,
+}
+
+fn plain(model: &MaSam, clip: &Tensor, prompts: &Prompts) -> Result<Found> {
+    let mut blocks = Vec::new();
+    let features = model.encode(clip, &mut |name, x| blocks.push((name.to_owned(), x.clone())))?;
+    let output = model.decode(&features, prompts)?;
+    Ok(Found {
+        logits: output.logits,
+        features: features.grid,
+        iou: output.iou,
+        low_res_logits: Some(output.low_res_logits),
+        blocks,
+    })
+}
+
+fn executed<N: Number>(model: MaSam, clip: &Tensor, prompts: &Prompts) -> Result<Found> {
+    let (clips, frames, _, side, _) = clip.dims5()?;
+    let mut executor = Executor::<N>::new(model)?;
+    executor.prompt(prompts)?;
+    let config = executor.config().clone();
+    let (images, grid) = (clips * frames, config.grid_side());
+    let pixels = floats(clip)?;
+    let picture = |image: usize| Picture::Planes(&pixels[image * 3 * side * side..][..3 * side * side]);
+    let outputs: Vec<usize> = (0..images).collect();
+    let job = Job {
+        clips,
+        frames,
+        outputs: &outputs,
+        picture: &picture,
+    };
+    let mut logits = vec![0f32; images * config.classes * side * side];
+    let mut masks: Vec<Masks<'_>> = logits
+        .chunks_exact_mut(config.classes * side * side)
+        .map(Masks::Logits)
+        .collect();
+    let mut seen: Vec<(String, Vec<f32>)> = Vec::new();
+    let mut observer = |name: &str, values: &[f32]| seen.push((name.to_owned(), values.to_vec()));
+    executor.observed(&job, &mut masks, Some(&mut observer))?;
+    let tensor = |values: Vec<f32>, shape: &[usize]| Tensor::from_vec(values, shape, &Device::Cpu);
+    let (mut features, mut iou, mut blocks) = (None, None, Vec::new());
+    for (name, values) in seen {
+        match name.as_str() {
+            "features" => features = Some(tensor(values, &[images, grid, grid, config.prompt_width])?),
+            "iou" => iou = Some(tensor(values, &[images, config.classes])?),
+            _ => blocks.push((name, tensor(values, &[images, grid, grid, config.encoder_width])?)),
+        }
+    }
+    let missing = |name: &str| Error::tensor(name, "the executor did not show it");
+    Ok(Found {
+        logits: tensor(logits, &[images, config.classes, side, side])?,
+        features: features.ok_or_else(|| missing("features"))?,
+        iou: iou.ok_or_else(|| missing("iou"))?,
+        low_res_logits: None,
+        blocks,
+    })
+}
+
 /// The model of the file: weights by formula, or a SAM release of another side adapted to it.
 fn model(file: &GoldenFile, config: &ModelConfig, setting: &Setting) -> Result<MaSam> {
     let sam_side: usize = file.number("sam_size")?;
     if sam_side == 0 {
-        let weights = FormulaWeights::builder(setting.precision, &setting.device);
+        let weights = FormulaWeights::builder(setting.weights(), &setting.device);
         return MaSam::new(config, FactMode::Folded, weights);
     }
     // A stand-in for SAM's release: its own side, four mask tokens, two upscaling steps; the rest by formula too.
@@ -173,7 +253,7 @@ fn model(file: &GoldenFile, config: &ModelConfig, setting: &Setting) -> Result<M
     MaSam::new(
         config,
         FactMode::Folded,
-        weights.builder(setting.precision, &setting.device),
+        weights.builder(setting.weights(), &setting.device),
     )
 }
 
@@ -189,7 +269,7 @@ pub(super) fn clip(
         .map(|u| ((u + 1.0) / 2.0) as f32)
         .collect();
     let clip = Tensor::from_vec(values, (batch, frames, 3, side, side), &setting.device)?;
-    Ok(clip.to_dtype(setting.precision)?)
+    Ok(clip.to_dtype(setting.weights())?)
 }
 
 /// The prompts that the words stand for, in parts of the side: box 0.2 0.3 0.7 0.8; points (0.25, 0.5) inside and
@@ -197,7 +277,7 @@ pub(super) fn clip(
 fn prompts(config: &ModelConfig, words: &str, setting: &Setting) -> Result<Prompts> {
     let side = config.image_side_px as f32;
     let tensor = |values: Vec<f32>, shape: &[usize]| -> Result<Tensor> {
-        Ok(Tensor::from_vec(values, shape, &setting.device)?.to_dtype(setting.precision)?)
+        Ok(Tensor::from_vec(values, shape, &setting.device)?.to_dtype(setting.weights())?)
     };
     let mut prompts = Prompts::default();
     for word in words.split('+').filter(|w| !w.is_empty() && *w != "none") {

@@ -192,6 +192,7 @@ fn labels(config: &ModelConfig, name: &str, images: usize) -> Result<Tensor> {
 mod tests {
     use super::super::GoldenFile;
     use super::*;
+    use crate::golden::Engine;
     use safetensors::tensor::{Dtype, TensorView};
     use std::collections::{BTreeMap, HashMap};
 
@@ -226,6 +227,7 @@ mod tests {
         Setting {
             device: Device::Cpu,
             precision: DType::F32,
+            engine: Engine::Plain,
         }
     }
 

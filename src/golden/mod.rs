@@ -28,6 +28,28 @@ pub struct Setting {
     pub device: Device,
     /// Type of weights and activations.
     pub precision: DType,
+    /// What runs a forward pass.
+    pub engine: Engine,
+}
+
+impl Setting {
+    /// Type of the tensors that a model is built from: the executor rounds by itself.
+    fn weights(&self) -> DType {
+        match self.engine {
+            Engine::Plain => self.precision,
+            Engine::Executor => DType::F32,
+        }
+    }
+}
+
+/// Which of the two forward passes is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Engine {
+    /// The plain one, on Candle tensors.
+    #[default]
+    Plain,
+    /// The executor, on the CPU.
+    Executor,
 }
 
 /// Runs whatever `file` asks for; `None` for kinds that this build cannot check yet.

@@ -58,6 +58,24 @@ impl simd::Body for SlopeRows<'_> {
     }
 }
 
+struct InPlace<'a>(&'a mut [f32]);
+
+impl simd::Body for InPlace<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        for x in self.0 {
+            *x = math::gelu::<FMA>(*x);
+        }
+    }
+}
+
+/// GELU of every element where it stands.
+pub(crate) fn gelu_in_place(x: &mut [f32]) {
+    simd::dispatch(InPlace(x));
+}
+
 /// GELU of every element of `x` into `y`.
 pub(super) fn gelu_rows(x: &[f32], y: &mut [f32]) {
     simd::dispatch(GeluRows { x, y });

@@ -133,7 +133,7 @@ fn dot(g: &[f32], x: &[f32], mean: f32) -> f32 {
 }
 
 /// Normalises the rows of `x` into `y`.
-pub(super) fn norm_rows(x: &[f32], weight: &[f32], bias: &[f32], eps: f64, y: &mut [f32]) {
+pub(crate) fn norm_rows(x: &[f32], weight: &[f32], bias: &[f32], eps: f64, y: &mut [f32]) {
     simd::dispatch(Rows {
         x,
         weight,

@@ -12,6 +12,7 @@ pub mod gelu;
 pub mod layer_norm;
 pub mod linear;
 pub mod math;
+pub mod packed;
 pub mod picture;
 pub mod product;
 pub mod simd;

@@ -24,6 +24,38 @@ pub fn reference(x: &Tensor) -> Result<Tensor> {
     powers.broadcast_div(&powers.sum_keepdim(D::Minus1)?)
 }
 
+/// Softmax of the first `width` numbers of each row of `pitch`, times `scale` before; the others become zero.
+pub(crate) fn softmax_rows(rows: &mut [f32], pitch: usize, width: usize, scale: f32) {
+    simd::dispatch(Scaled {
+        rows,
+        pitch,
+        width,
+        scale,
+    });
+}
+
+struct Scaled<'a> {
+    rows: &'a mut [f32],
+    pitch: usize,
+    width: usize,
+    scale: f32,
+}
+
+impl simd::Body for Scaled<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        for row in self.rows.chunks_exact_mut(self.pitch) {
+            let (row, rest) = row.split_at_mut(self.width);
+            row.iter_mut().for_each(|x| *x *= self.scale);
+            let factor = 1.0 / exp_shifted::<FMA>(row);
+            row.iter_mut().for_each(|x| *x *= factor);
+            rest.fill(0.0);
+        }
+    }
+}
+
 struct SoftmaxOp;
 
 struct Rows<'a> {

@@ -13,12 +13,12 @@ use candle_nn::VarBuilder;
 /// Attention of one block.
 #[derive(Debug, Clone)]
 pub struct Attention {
-    qkv: Linear,
-    fact: Option<Fact>,
-    proj: Linear,
-    rel_pos_h: Tensor,
-    rel_pos_w: Tensor,
-    span: Span,
+    pub(crate) qkv: Linear,
+    pub(crate) fact: Option<Fact>,
+    pub(crate) proj: Linear,
+    pub(crate) rel_pos_h: Tensor,
+    pub(crate) rel_pos_w: Tensor,
+    pub(crate) span: Span,
 }
 
 impl Attention {

@@ -25,13 +25,13 @@ pub(crate) enum Time<'a, 'b> {
 
 /// One transformer block.
 #[derive(Debug, Clone)]
-struct Block {
-    adapter_1: Option<TemporalAdapter>,
-    norm1: LayerNorm,
-    attn: Attention,
-    adapter_2: Option<TemporalAdapter>,
-    norm2: LayerNorm,
-    mlp: Mlp,
+pub(crate) struct Block {
+    pub(crate) adapter_1: Option<TemporalAdapter>,
+    pub(crate) norm1: LayerNorm,
+    pub(crate) attn: Attention,
+    pub(crate) adapter_2: Option<TemporalAdapter>,
+    pub(crate) norm2: LayerNorm,
+    pub(crate) mlp: Mlp,
 }
 
 impl Block {
@@ -119,15 +119,15 @@ impl Features {
 /// The image encoder.
 #[derive(Debug, Clone)]
 pub struct ImageEncoder {
-    patch_embed: PatchConv,
-    pos_embed: Tensor,
-    blocks: Vec<Block>,
-    neck_in: Tensor,
-    neck_norm_in: LayerNorm,
-    neck_conv: Conv3x3,
-    neck_norm_out: LayerNorm,
-    global_blocks: Vec<usize>,
-    skips: usize,
+    pub(crate) patch_embed: PatchConv,
+    pub(crate) pos_embed: Tensor,
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) neck_in: Tensor,
+    pub(crate) neck_norm_in: LayerNorm,
+    pub(crate) neck_conv: Conv3x3,
+    pub(crate) neck_norm_out: LayerNorm,
+    pub(crate) global_blocks: Vec<usize>,
+    pub(crate) skips: usize,
 }
 
 impl ImageEncoder {

@@ -70,9 +70,9 @@ pub enum Activation {
 /// Two products with an activation between: `lin1`, `lin2`.
 #[derive(Debug, Clone)]
 pub struct Mlp {
-    lin1: Linear,
-    lin2: Linear,
-    activation: Activation,
+    pub(crate) lin1: Linear,
+    pub(crate) lin2: Linear,
+    pub(crate) activation: Activation,
 }
 
 impl Mlp {
@@ -122,7 +122,7 @@ impl Mlp {
 
 /// Three products with ReLU between, `layers.0` to `layers.2`: hypernetworks and the IoU head.
 #[derive(Debug, Clone)]
-pub struct Mlp3([Linear; 3]);
+pub struct Mlp3(pub(crate) [Linear; 3]);
 
 impl Mlp3 {
     /// From `inputs` over `hidden` twice to `outputs`.
@@ -145,8 +145,8 @@ impl Mlp3 {
 /// A convolution whose stride is its side: each square of pixels becomes one token.
 #[derive(Debug, Clone)]
 pub struct PatchConv {
-    weight: Tensor,
-    bias: Tensor,
+    pub(crate) weight: Tensor,
+    pub(crate) bias: Tensor,
 }
 
 impl PatchConv {
@@ -188,7 +188,7 @@ impl PatchConv {
 /// A 3x3 convolution without bias, padded by one: nine neighbours side by side, then one product.
 #[derive(Debug, Clone)]
 pub struct Conv3x3 {
-    weight: Tensor,
+    pub(crate) weight: Tensor,
 }
 
 impl Conv3x3 {
@@ -220,8 +220,8 @@ impl Conv3x3 {
 /// A transposed convolution of side and stride two: each token becomes a square of four.
 #[derive(Debug, Clone)]
 pub struct Upscale {
-    weight: Tensor,
-    bias: Tensor,
+    pub(crate) weight: Tensor,
+    pub(crate) bias: Tensor,
 }
 
 impl Upscale {

@@ -50,10 +50,10 @@ pub struct Output {
 /// The model.
 #[derive(Debug, Clone)]
 pub struct MaSam {
-    config: ModelConfig,
-    image_encoder: ImageEncoder,
-    prompt_encoder: PromptEncoder,
-    mask_decoder: MaskDecoder,
+    pub(crate) config: ModelConfig,
+    pub(crate) image_encoder: ImageEncoder,
+    pub(crate) prompt_encoder: PromptEncoder,
+    pub(crate) mask_decoder: MaskDecoder,
 }
 
 impl MaSam {

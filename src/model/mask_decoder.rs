@@ -17,10 +17,10 @@ use candle_nn::VarBuilder;
 
 /// One step of upscaling: transposed convolution, perhaps a skip, perhaps a norm, GELU.
 #[derive(Debug, Clone)]
-struct Step {
-    upscale: Upscale,
-    skip_projection: Option<Linear>,
-    norm: Option<LayerNorm>,
+pub(crate) struct Step {
+    pub(crate) upscale: Upscale,
+    pub(crate) skip_projection: Option<Linear>,
+    pub(crate) norm: Option<LayerNorm>,
 }
 
 /// What the decoder gives.
@@ -35,12 +35,12 @@ pub struct Decoded {
 /// The mask decoder.
 #[derive(Debug, Clone)]
 pub struct MaskDecoder {
-    transformer: TwoWayTransformer,
-    iou_token: Tensor,
-    mask_tokens: Tensor,
-    steps: Vec<Step>,
-    output_hypernetworks_mlps: Vec<Mlp3>,
-    iou_prediction_head: Mlp3,
+    pub(crate) transformer: TwoWayTransformer,
+    pub(crate) iou_token: Tensor,
+    pub(crate) mask_tokens: Tensor,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) output_hypernetworks_mlps: Vec<Mlp3>,
+    pub(crate) iou_prediction_head: Mlp3,
 }
 
 impl MaskDecoder {

@@ -33,15 +33,15 @@ impl Position {
 /// One adapter.
 #[derive(Debug, Clone)]
 pub struct TemporalAdapter {
-    norm: LayerNorm,
+    pub(crate) norm: LayerNorm,
     /// `[adapter, width]`
-    down: Tensor,
+    pub(crate) down: Tensor,
     /// `[adapter, adapter, 3, 1, 1]`
-    taps: Tensor,
-    taps_bias: Tensor,
+    pub(crate) taps: Tensor,
+    pub(crate) taps_bias: Tensor,
     /// `[width, adapter]`
-    up: Tensor,
-    temporal: Temporal,
+    pub(crate) up: Tensor,
+    pub(crate) temporal: Temporal,
 }
 
 impl TemporalAdapter {

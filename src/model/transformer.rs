@@ -8,12 +8,12 @@ use candle_nn::VarBuilder;
 
 /// Attention between two sets of tokens.
 #[derive(Debug, Clone)]
-struct TokenAttention {
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    out_proj: Linear,
-    heads: usize,
+pub(crate) struct TokenAttention {
+    pub(crate) q_proj: Linear,
+    pub(crate) k_proj: Linear,
+    pub(crate) v_proj: Linear,
+    pub(crate) out_proj: Linear,
+    pub(crate) heads: usize,
 }
 
 impl TokenAttention {
@@ -49,17 +49,17 @@ impl TokenAttention {
 }
 
 #[derive(Debug, Clone)]
-struct TwoWayBlock {
-    self_attn: TokenAttention,
-    norm1: LayerNorm,
-    cross_attn_token_to_image: TokenAttention,
-    norm2: LayerNorm,
-    mlp: Mlp,
-    norm3: LayerNorm,
-    norm4: LayerNorm,
-    cross_attn_image_to_token: TokenAttention,
+pub(crate) struct TwoWayBlock {
+    pub(crate) self_attn: TokenAttention,
+    pub(crate) norm1: LayerNorm,
+    pub(crate) cross_attn_token_to_image: TokenAttention,
+    pub(crate) norm2: LayerNorm,
+    pub(crate) mlp: Mlp,
+    pub(crate) norm3: LayerNorm,
+    pub(crate) norm4: LayerNorm,
+    pub(crate) cross_attn_image_to_token: TokenAttention,
     /// The first block's self-attention sees no positions and has no residual.
-    first: bool,
+    pub(crate) first: bool,
 }
 
 impl TwoWayBlock {
@@ -120,9 +120,9 @@ impl TwoWayBlock {
 /// SAM's two-way transformer.
 #[derive(Debug, Clone)]
 pub struct TwoWayTransformer {
-    layers: Vec<TwoWayBlock>,
-    final_attn_token_to_image: TokenAttention,
-    norm_final_attn: LayerNorm,
+    pub(crate) layers: Vec<TwoWayBlock>,
+    pub(crate) final_attn_token_to_image: TokenAttention,
+    pub(crate) norm_final_attn: LayerNorm,
 }
 
 impl TwoWayTransformer {

@@ -5,7 +5,7 @@ use crate::segmenter::{ModelFrame, Normalisation};
 use candle_core::{Device, Tensor};
 
 /// The value of each byte under `normalisation`, for a clip of `frames`.
-fn values(frames: &[ModelFrame], normalisation: Normalisation) -> [f32; 256] {
+pub(super) fn values(frames: &[ModelFrame], normalisation: Normalisation) -> [f32; 256] {
     let (scale, offset) = match normalisation {
         Normalisation::Fixed { scale, offset } => (f64::from(scale), f64::from(offset)),
         Normalisation::ClipMinMax => {

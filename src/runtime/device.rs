@@ -1,8 +1,9 @@
 //! Where and in which type a model runs.
 
 use crate::error::{Error, Result};
-use crate::kernels::simd;
+use crate::kernels::{packed::Number, simd};
 use candle_core::{DType, Device};
+use half::bf16;
 use std::fmt;
 use std::str::FromStr;
 
@@ -123,11 +124,37 @@ impl Place {
                 dtype: DType::F32,
                 description: format!("cpu f32 {}", simd::instruction_set()),
             }),
-            other => Err(Error::Unavailable {
-                what: format!("precision {other} on the CPU"),
-                why: "this version computes in f32 there; set precision to f32 or auto".into(),
+            PrecisionChoice::Bf16 => match bf16::lanes() {
+                Ok(_) => Ok(Self {
+                    device: Device::Cpu,
+                    dtype: DType::BF16,
+                    description: "cpu bf16 avx512bf16".into(),
+                }),
+                Err(error) => Err(Error::Unavailable {
+                    what: "precision bf16 on the CPU".into(),
+                    why: format!("{error}; set precision to f32 or auto"),
+                }),
+            },
+            PrecisionChoice::F16 => Err(Error::Unavailable {
+                what: "precision f16 on the CPU".into(),
+                why: "it computes in f32 or bf16; set precision to one of them or to auto".into(),
             }),
         }
+    }
+
+    /// The same for training, which keeps its tensors in float32 on the CPU.
+    ///
+    /// # Errors
+    /// As [`Place::choose`].
+    pub fn for_training(device: &DeviceChoice, precision: PrecisionChoice) -> Result<Self> {
+        let place = Self::choose(device, precision)?;
+        if place.device.is_cpu() && place.dtype != DType::F32 {
+            return Err(Error::Unavailable {
+                what: format!("precision {precision} on the CPU"),
+                why: "training computes in f32 there; set precision to f32 or auto".into(),
+            });
+        }
+        Ok(place)
     }
 
     fn on_cuda(device: Device, number: usize, precision: PrecisionChoice) -> Result<Self> {
@@ -178,10 +205,16 @@ mod tests {
 
     #[test]
     fn nothing_falls_back_silently() {
-        let error = Place::choose(&DeviceChoice::Cpu, PrecisionChoice::Bf16)
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("bf16 on the CPU"), "{error}");
+        let error = |precision| Place::choose(&DeviceChoice::Cpu, precision).unwrap_err().to_string();
+        assert!(error(PrecisionChoice::F16).contains("f16 on the CPU"));
+        match bf16::lanes() {
+            Ok(_) => {
+                let place = Place::choose(&DeviceChoice::Cpu, PrecisionChoice::Bf16).unwrap();
+                assert!(place.description.starts_with("cpu bf16"), "{}", place.description);
+                assert!(Place::for_training(&DeviceChoice::Cpu, PrecisionChoice::Bf16).is_err());
+            }
+            Err(_) => assert!(error(PrecisionChoice::Bf16).contains("AVX512-BF16")),
+        }
         assert!(
             Place::choose(&DeviceChoice::Cpu, PrecisionChoice::Auto)
                 .unwrap()

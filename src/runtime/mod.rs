@@ -9,11 +9,14 @@
 
 mod clip;
 mod device;
+mod executed;
+pub mod executor;
 mod plain;
+mod segmenter;
 
 pub use clip::tensor_of;
 pub use device::{DeviceChoice, Place, PrecisionChoice};
-pub use plain::{CLIP_FRAMES, PlainSegmenter};
+pub use segmenter::{CLIP_FRAMES, ModelSegmenter};
 
 use crate::checkpoint::ModelFile;
 use crate::error::Result;
@@ -37,7 +40,7 @@ pub struct OpenOptions {
 /// A file that [`ModelFile::read`] refuses, or a device or precision that this machine or build lacks.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn Segmenter>> {
     let place = Place::choose(&options.device, options.precision)?;
-    Ok(Box::new(PlainSegmenter::new(
+    Ok(Box::new(ModelSegmenter::new(
         ModelFile::read(path)?,
         place,
         options.threads,

@@ -1,0 +1,456 @@
+//! The executor: a clip or a step planned once, over buffers that stay, by kernels that work in place.
+//!
+//! [`MaSam`] is its reference: tests hold the two against each other. The executor owns packed weights, in float32 or
+//! bfloat16, with the residual stream and all sums in float32; on its way a frame's tokens are computed only where an
+//! output depends on them. After the first run of a size nothing larger than a few hundred bytes is allocated.
+//!
+//! ```
+//! use candle_core::{DType, Device};
+//! use masam::model::{FactMode, FormulaWeights, MaSam, ModelConfig};
+//! use masam::runtime::executor::{Executor, Job, Masks, Picture};
+//!
+//! let config = ModelConfig { image_side_px: 64, encoder_depth: 3, global_blocks: vec![2], ..ModelConfig::demo() };
+//! let model = MaSam::new(&config, FactMode::Folded, FormulaWeights::builder(DType::F32, &Device::Cpu))?;
+//! let mut executor = Executor::<f32>::new(model)?;
+//! let (frame, mut ids) = (vec![0.5; 3 * 64 * 64], vec![0; 64 * 64]);
+//! let job = Job { clips: 1, frames: 5, outputs: &[4], picture: &|_| Picture::Planes(&frame) };
+//! let not_finite = executor.clip(&job, &mut [Masks::Labels(&mut ids)])?;
+//! assert_eq!(not_finite, [0]);
+//! # Ok::<(), masam::Error>(())
+//! ```
+
+mod adapter;
+mod attention;
+mod layers;
+mod masks;
+mod mlp;
+mod neck;
+mod patch;
+mod plan;
+mod room;
+mod state;
+mod transformer;
+
+use crate::error::{Error, Result};
+use crate::kernels::packed::Number;
+use crate::model::image_encoder::{Block, ImageEncoder};
+use crate::model::prompt_encoder::PromptEncoder;
+use crate::model::{MaSam, ModelConfig, Prompts};
+use adapter::Adapter;
+use attention::{BlockAttention, Projected};
+use candle_core::Tensor;
+use layers::{add, add_to_rows, floats};
+use masks::{Decoded, MaskBuffers, MaskHead};
+use mlp::BlockMlp;
+use neck::Neck;
+use patch::Patches;
+use plan::Plan;
+use room::{Rooms, take};
+use transformer::{Exchange, Sides, Transformer};
+
+pub use masks::Masks;
+pub use patch::Picture;
+pub use state::State;
+
+/// Clips to run.
+pub struct Job<'a> {
+    /// How many.
+    pub clips: usize,
+    /// Frames of each.
+    pub frames: usize,
+    /// Images whose masks are wanted, counted through all clips, ascending.
+    pub outputs: &'a [usize],
+    /// The picture of an image.
+    pub picture: &'a (dyn Fn(usize) -> Picture<'a> + Sync),
+}
+
+/// Is shown what lies between: `patch_embed` and `block_N`, `[images, grid, grid, encoder_width]`; `features`,
+/// `[outputs, grid, grid, prompt_width]`; and `iou`, `[outputs, classes]`.
+pub type Observer<'a> = &'a mut dyn FnMut(&str, &[f32]);
+
+#[derive(Debug)]
+struct EncoderBlock<N> {
+    adapter_1: Option<Adapter<N>>,
+    attention: BlockAttention<N>,
+    adapter_2: Option<Adapter<N>>,
+    mlp: BlockMlp<N>,
+    /// Which skip of the decoder its output is.
+    skip: Option<usize>,
+}
+
+/// Prompts as the decoder takes them.
+#[derive(Debug, Default)]
+struct Told {
+    /// `[tokens, width]`, the IoU's and the classes' tokens first.
+    tokens: Vec<f32>,
+    /// `[width]` or `[grid * grid, width]`, added to the features.
+    dense: Vec<f32>,
+}
+
+/// A model ready to run on the CPU.
+#[derive(Debug)]
+pub struct Executor<N> {
+    config: ModelConfig,
+    patches: Patches<N>,
+    blocks: Vec<EncoderBlock<N>>,
+    neck: Neck<N>,
+    prompt_encoder: PromptEncoder,
+    /// `[tokens, width]`, the IoU's and the classes'.
+    own_tokens: Vec<f32>,
+    /// `[grid * grid, width]`
+    picture_positions: Vec<f32>,
+    told: Told,
+    transformer: Transformer<N>,
+    masks: MaskHead<N>,
+    buffers: Buffers<N>,
+}
+
+/// What a run works in.
+#[derive(Debug)]
+struct Buffers<N> {
+    rooms: Rooms<N>,
+    plan: Option<Plan>,
+    /// `[images, tokens, encoder_width]`
+    stream: Vec<f32>,
+    projected: Projected<N>,
+    /// For each skip `[outputs, tokens, encoder_width]`.
+    skips: Vec<Vec<f32>>,
+    neck: Vec<N>,
+    /// `[outputs, tokens, prompt_width]`
+    picture: Vec<f32>,
+    /// `[outputs, tokens, prompt_width]`
+    tokens: Vec<f32>,
+    exchange: Exchange<N>,
+    masks: MaskBuffers<N>,
+    not_finite: Vec<usize>,
+}
+
+impl<N> Default for Buffers<N> {
+    fn default() -> Self {
+        Self {
+            rooms: Rooms::default(),
+            plan: None,
+            stream: Vec::new(),
+            projected: Projected::default(),
+            skips: Vec::new(),
+            neck: Vec::new(),
+            picture: Vec::new(),
+            tokens: Vec::new(),
+            exchange: Exchange::default(),
+            masks: MaskBuffers::default(),
+            not_finite: Vec::new(),
+        }
+    }
+}
+
+impl<N: Number> Executor<N> {
+    /// Packs the weights of a model whose FacT is folded in, part by part, so that no more than one part exists twice.
+    ///
+    /// # Errors
+    /// A type that this processor does not multiply, widths it cannot take, or Candle's own.
+    pub fn new(model: MaSam) -> Result<Self> {
+        N::lanes().map_err(|e| Error::Unavailable {
+            what: format!("precision {} on the CPU", N::NAME),
+            why: e.to_string(),
+        })?;
+        let MaSam {
+            config,
+            image_encoder,
+            prompt_encoder,
+            mask_decoder,
+        } = model;
+        check_widths::<N>(&config)?;
+        let grid = config.grid_side();
+        let ImageEncoder { blocks, .. } = &image_encoder;
+        debug_assert_eq!(blocks.len(), config.encoder_depth);
+        let patches = Patches::new(&image_encoder.patch_embed, &image_encoder.pos_embed, config.image_side_px)?;
+        let neck = Neck::new(&image_encoder, grid)?;
+        let skip = |index: usize| {
+            let later = config.global_blocks.iter().filter(|global| **global > index).count();
+            (config.global_blocks.contains(&index) && later < config.skips()).then_some(later)
+        };
+        let blocks = image_encoder.blocks.into_iter().enumerate();
+        let blocks: Vec<EncoderBlock<N>> = blocks
+            .map(|(index, block)| EncoderBlock::new(block, grid, skip(index)))
+            .collect::<candle_core::Result<_>>()?;
+        let own_tokens = Tensor::cat(&[&mask_decoder.iou_token, &mask_decoder.mask_tokens], 0)?;
+        let mut executor = Self {
+            patches,
+            blocks,
+            neck,
+            own_tokens: floats(&own_tokens)?,
+            picture_positions: floats(&prompt_encoder.grid_positions()?)?,
+            prompt_encoder,
+            told: Told::default(),
+            transformer: Transformer::new(&mask_decoder.transformer)?,
+            masks: MaskHead::new(&mask_decoder, grid, config.image_side_px)?,
+            buffers: Buffers::default(),
+            config,
+        };
+        executor.prompt(&Prompts::default())?;
+        Ok(executor)
+    }
+
+    /// Sizes and choices.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// What all runs from now on are told about their pictures; at first nothing.
+    ///
+    /// # Errors
+    /// Prompts of the wrong shape, or more than one of them.
+    pub fn prompt(&mut self, prompts: &Prompts) -> Result<()> {
+        let encoded = self.prompt_encoder.forward(prompts)?;
+        let mut tokens = self.own_tokens.clone();
+        if let Some(sparse) = &encoded.sparse {
+            if sparse.dim(0)? != 1 {
+                return Err(Error::config("prompts", sparse.dim(0)?, "the executor takes one for all images"));
+            }
+            tokens.extend(floats(sparse)?);
+        }
+        self.told = Told {
+            tokens,
+            dense: floats(&encoded.dense)?,
+        };
+        Ok(())
+    }
+
+    /// Runs clips; how many logits of each output are not finite.
+    ///
+    /// # Errors
+    /// Outputs that are not ascending images of the job, masks or pictures of the wrong size.
+    pub fn clip(&mut self, job: &Job<'_>, masks: &mut [Masks<'_>]) -> Result<&[usize]> {
+        self.observed(job, masks, None)
+    }
+
+    /// As [`Executor::clip`], with an observer.
+    ///
+    /// # Errors
+    /// As [`Executor::clip`].
+    pub fn observed(
+        &mut self,
+        job: &Job<'_>,
+        masks: &mut [Masks<'_>],
+        observer: Option<Observer<'_>>,
+    ) -> Result<&[usize]> {
+        let images = job.clips * job.frames;
+        if job.outputs.is_empty() || !job.outputs.is_sorted_by(|a, b| a < b) || job.outputs.iter().any(|i| *i >= images) {
+            let wanted = format!("they have to be ascending images of {images}");
+            return Err(Error::config("outputs", format!("{:?}", job.outputs), wanted));
+        }
+        let plan = match self.buffers.plan.take() {
+            Some(plan) if plan.is_for(job.clips, job.frames, job.outputs) => plan,
+            _ => Plan::new(&self.config, job.clips, job.frames, job.outputs),
+        };
+        let done = self.run(&plan, job.picture, Time::Clips, masks, observer);
+        self.buffers.plan = Some(plan);
+        done?;
+        Ok(&self.buffers.not_finite)
+    }
+
+    /// One new frame of each stream of a causal model; its outputs are those of [`Executor::clip`] over all frames since
+    /// the states were new. States go on where it succeeds with finite outputs, and stay as they were elsewhere.
+    ///
+    /// # Errors
+    /// A model that is not causal, states of another model, or as [`Executor::clip`].
+    pub fn step<'a>(
+        &mut self,
+        states: &mut [&mut State<N>],
+        picture: &(dyn Fn(usize) -> Picture<'a> + Sync),
+        masks: &mut [Masks<'_>],
+    ) -> Result<&[usize]> {
+        let wanted = State::<N>::new_lengths(&self.config);
+        if self.config.temporal != crate::segmenter::Temporal::Causal {
+            return Err(Error::config("temporal", "centered", "the model looks at later frames"));
+        }
+        if states.is_empty() || states.iter().any(|state| (state.low.len(), state.slot) != wanted) {
+            return Err(Error::config("states", states.len(), "one state of this model for each frame"));
+        }
+        let streams = states.len();
+        let plan = match self.buffers.plan.take() {
+            Some(plan) if plan.clips == streams && plan.frames == 1 && plan.decoded.len() == streams => plan,
+            _ => Plan::new(&self.config, streams, 1, &(0..streams).collect::<Vec<_>>()),
+        };
+        let done = self.run(&plan, picture, Time::Step(states), masks, None);
+        self.buffers.plan = Some(plan);
+        done?;
+        for (state, not_finite) in states.iter_mut().zip(&self.buffers.not_finite) {
+            if *not_finite == 0 {
+                state.advance();
+            }
+        }
+        Ok(&self.buffers.not_finite)
+    }
+
+    fn run<'a>(
+        &mut self,
+        plan: &Plan,
+        picture: &(dyn Fn(usize) -> Picture<'a> + Sync),
+        mut time: Time<'_, '_, N>,
+        masks: &mut [Masks<'_>],
+        mut observer: Option<Observer<'_>>,
+    ) -> candle_core::Result<()> {
+        let (tokens, width) = (self.config.grid_side().pow(2), self.config.encoder_width);
+        let Buffers {
+            rooms,
+            stream,
+            projected,
+            skips,
+            neck,
+            picture: features,
+            tokens: token_buffer,
+            exchange,
+            masks: mask_buffers,
+            not_finite,
+            ..
+        } = &mut self.buffers;
+        rooms.fit()?;
+        let mut show = |name: &str, values: &[f32]| {
+            if let Some(observer) = &mut observer {
+                observer(name, values);
+            }
+        };
+        let stream = take(stream, plan.images() * tokens * width);
+        self.patches.run(rooms, plan, picture, stream)?;
+        show("patch_embed", stream);
+        skips.resize_with(self.config.skips(), Vec::new);
+        let mut adapters = 0;
+        for (index, (block, part)) in self.blocks.iter().zip(&plan.blocks).enumerate() {
+            let mut adapt = |adapter: &Option<Adapter<N>>, sets, stream: &mut [f32]| {
+                let Some(adapter) = adapter else { return Ok(()) };
+                adapters += 1;
+                match &mut time {
+                    Time::Clips => adapter.clips(rooms, plan, sets, stream),
+                    Time::Step(states) => adapter.step(rooms, adapters - 1, states, stream),
+                }
+            };
+            adapt(&block.adapter_1, (&part.low_1, &part.attention), stream)?;
+            block.attention.run(rooms, projected, &part.attention, tokens, stream)?;
+            adapt(&block.adapter_2, (&part.low_2, &part.mlp), stream)?;
+            block.mlp.run(rooms, &part.mlp, tokens, stream)?;
+            show_block(&mut show, index, stream);
+            if let Some(skip) = block.skip {
+                let length = tokens * width;
+                let to = take(&mut skips[skip], plan.decoded.len() * length);
+                for (image, to) in plan.decoded.iter().zip(to.chunks_exact_mut(length)) {
+                    to.copy_from_slice(&stream[image * length..(image + 1) * length]);
+                }
+            }
+        }
+        let images = plan.decoded.len();
+        let features = take(features, images * self.picture_positions.len());
+        self.neck.run(rooms, &plan.decoded, stream, neck, features)?;
+        show("features", features);
+        for image in features.chunks_exact_mut(self.picture_positions.len()) {
+            match self.told.dense.len() == image.len() {
+                true => add(image, &self.told.dense),
+                false => add_to_rows(image, &self.told.dense),
+            }
+        }
+        let token_buffer = take(token_buffer, images * self.told.tokens.len());
+        for to in token_buffer.chunks_exact_mut(self.told.tokens.len()) {
+            to.copy_from_slice(&self.told.tokens);
+        }
+        let mut sides = Sides {
+            tokens: token_buffer,
+            token_positions: &self.told.tokens,
+            picture: features,
+            picture_positions: &self.picture_positions,
+        };
+        self.transformer.run(rooms, exchange, &mut sides)?;
+        let decoded = Decoded {
+            tokens: sides.tokens,
+            picture: sides.picture,
+            skips,
+            images,
+        };
+        not_finite.clear();
+        not_finite.resize(images, 0);
+        self.masks.run(rooms, mask_buffers, decoded, masks, not_finite)?;
+        if let Some(observer) = observer {
+            observer("iou", &self.masks.iou(rooms, decoded)?);
+        }
+        Ok(())
+    }
+
+    /// Bytes of packed weights.
+    pub fn weight_bytes(&self) -> usize {
+        let blocks = self.blocks.iter().map(|block| {
+            let adapters = block.adapter_1.iter().chain(&block.adapter_2).map(Adapter::bytes);
+            adapters.sum::<usize>() + block.attention.bytes() + block.mlp.bytes()
+        });
+        self.patches.bytes()
+            + blocks.sum::<usize>()
+            + self.neck.bytes()
+            + self.transformer.bytes()
+            + self.masks.bytes()
+    }
+
+    /// Bytes of the buffers that the runs so far have needed.
+    pub fn buffer_bytes(&self) -> usize {
+        let b = &self.buffers;
+        let floats = b.skips.iter().chain([&b.stream, &b.picture, &b.tokens]);
+        floats.map(|buffer| size_of_val(buffer.as_slice())).sum::<usize>()
+            + size_of_val(b.neck.as_slice())
+            + b.projected.bytes()
+            + b.exchange.bytes()
+            + b.masks.bytes()
+            + b.rooms.bytes()
+    }
+}
+
+/// How the images of a run follow one another.
+enum Time<'a, 'b, N> {
+    /// As clips of the plan's frames.
+    Clips,
+    /// As one new frame of each stream.
+    Step(&'a mut [&'b mut State<N>]),
+}
+
+fn show_block(show: &mut impl FnMut(&str, &[f32]), index: usize, stream: &[f32]) {
+    let mut name = [0u8; 16];
+    // `block_N` without an allocation: this is on the way of every run.
+    let text = {
+        use std::io::Write;
+        let mut rest = &mut name[..];
+        let whole = rest.len();
+        let written = write!(rest, "block_{index}").is_ok();
+        let length = whole - rest.len();
+        if written { std::str::from_utf8(&name[..length]).unwrap_or_default() } else { "" }
+    };
+    show(text, stream);
+}
+
+/// Pairs of numbers want even widths.
+fn check_widths<N: Number>(config: &ModelConfig) -> Result<()> {
+    let pixel = config.upscaling_widths().last().copied().unwrap_or(0);
+    let widths = [
+        ("encoder_width", config.encoder_width),
+        ("encoder_heads", config.head_width()),
+        ("adapter_width", config.adapter_width),
+        ("prompt_width", pixel),
+        ("decoder_heads", config.prompt_width / 2 / config.decoder_heads),
+        ("decoder_mlp_width", config.decoder_mlp_width),
+        ("patch_side_px", 3 * config.patch_side_px * config.patch_side_px),
+    ];
+    match widths.iter().find(|(_, width)| !width.is_multiple_of(N::DEPTH)) {
+        Some((field, width)) => {
+            let why = format!("{} takes channels in steps of {}", N::NAME, N::DEPTH);
+            Err(Error::config(*field, width, why))
+        }
+        None => Ok(()),
+    }
+}
+
+impl<N: Number> EncoderBlock<N> {
+    fn new(block: Block, grid_side: usize, skip: Option<usize>) -> candle_core::Result<Self> {
+        Ok(Self {
+            adapter_1: block.adapter_1.as_ref().map(Adapter::new).transpose()?,
+            attention: BlockAttention::new(&block.attn, &block.norm1, grid_side)?,
+            adapter_2: block.adapter_2.as_ref().map(Adapter::new).transpose()?,
+            mlp: BlockMlp::new(&block.mlp, &block.norm2)?,
+            skip,
+        })
+    }
+}

@@ -1,0 +1,283 @@
+//! A model behind the [`Segmenter`] trait: what both ways of running it share.
+
+use super::device::Place;
+use super::executed::Executed;
+use super::plain::Plain;
+use crate::checkpoint::ModelFile;
+use crate::error::{Error, Result};
+use crate::model::{FactMode, MaSam, Prompts};
+use crate::segmenter::{
+    Normalisation, Plane, Prompt, Reply, Request, SegmentError, Segmenter, SegmenterSpec, StateSnapshot, Step,
+    StreamId, Temporal,
+};
+use candle_core::{DType, Device, Tensor};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Frames of a clip, as published.
+pub const CLIP_FRAMES: usize = 5;
+
+/// Most frames of one request: bounds the memory that a request can ask for.
+const MAX_CLIP_FRAMES: usize = 64;
+
+/// One way of running a model. Requests and steps have been checked.
+pub(super) trait Forward: Send {
+    /// Clips of equal length and prompt as one batch.
+    fn clips(&mut self, rows: &[&Request]) -> Result<Vec<Result<Reply, SegmentError>>>;
+
+    /// One new frame of each of several streams as one batch. States change where a step succeeds.
+    fn steps(&mut self, steps: &[&Step]) -> Result<Vec<Result<Plane, SegmentError>>>;
+
+    /// Forgets the states of a stream in all its phases.
+    fn reset(&mut self, stream: StreamId);
+
+    /// The state of a stream, as bytes.
+    fn snapshot(&self, stream: StreamId) -> Option<Vec<u8>>;
+
+    /// The way back.
+    fn restore(&mut self, stream: StreamId, bytes: &[u8]) -> Result<()>;
+}
+
+/// A model with its own thread pool.
+pub struct ModelSegmenter {
+    forward: Box<dyn Forward>,
+    normalisation: Normalisation,
+    spec: SegmenterSpec,
+    pool: Arc<rayon::ThreadPool>,
+}
+
+impl ModelSegmenter {
+    /// The fastest way of running the model of `file` at `place`, with `threads` CPU threads or one per core: the
+    /// executor on the CPU, the plain forward elsewhere.
+    ///
+    /// # Errors
+    /// Weights that do not fit, no threads, or Candle's own.
+    pub fn new(file: ModelFile, place: Place, threads: Option<usize>) -> Result<Self> {
+        match (&place.device, place.dtype) {
+            (Device::Cpu, DType::BF16) => Self::executed::<half::bf16>(file, place, threads),
+            (Device::Cpu, _) => Self::executed::<f32>(file, place, threads),
+            _ => Self::plain(file, place, threads),
+        }
+    }
+
+    /// The plain forward: the reference for every faster one.
+    ///
+    /// # Errors
+    /// As [`ModelSegmenter::new`].
+    pub fn plain(file: ModelFile, place: Place, threads: Option<usize>) -> Result<Self> {
+        Self::build(file, place, threads, |model, normalisation, place| {
+            Ok(Box::new(Plain::new(model, normalisation, place)))
+        })
+    }
+
+    fn executed<N: crate::kernels::packed::Number>(
+        file: ModelFile,
+        place: Place,
+        threads: Option<usize>,
+    ) -> Result<Self> {
+        let place = Place {
+            dtype: DType::F32, // the executor rounds by itself
+            ..place
+        };
+        Self::build(file, place, threads, |model, normalisation, _| {
+            Ok(Box::new(Executed::<N>::new(model, normalisation)?))
+        })
+    }
+
+    fn build(
+        file: ModelFile,
+        place: Place,
+        threads: Option<usize>,
+        forward: impl FnOnce(MaSam, Normalisation, Place) -> Result<Box<dyn Forward>>,
+    ) -> Result<Self> {
+        if threads == Some(0) {
+            return Err(Error::config("threads", 0, "it has to be at least 1"));
+        }
+        let ModelFile { card, weights } = file;
+        let model = MaSam::new(
+            &card.model,
+            FactMode::Folded,
+            weights.builder(place.dtype, &place.device),
+        )?;
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.unwrap_or(0))
+            .thread_name(|i| format!("masam-model-{i}"))
+            .build()
+            .map_err(|e| Error::Unavailable {
+                what: "the model's thread pool".into(),
+                why: e.to_string(),
+            })?;
+        let spec = SegmenterSpec {
+            model_id: card.model.name.clone(),
+            clip_frames: CLIP_FRAMES,
+            side_px: card.model.image_side_px as u32,
+            classes: card.classes,
+            resize: card.preprocessing.resize,
+            orientation: card.preprocessing.orientation,
+            frame_interval_nanos: card.preprocessing.frame_interval_nanos,
+            temporal: card.model.temporal,
+            untrained: !card.provenance.trained,
+            device: place.description.clone(),
+        };
+        let normalisation = card.preprocessing.normalisation;
+        Ok(Self {
+            forward: forward(model, normalisation, place)?,
+            normalisation,
+            spec,
+            pool: Arc::new(pool),
+        })
+    }
+
+    fn check(&self, request: &Request) -> Result<(), SegmentError> {
+        let frames = request.frames.len();
+        let bytes = (self.spec.side_px as usize).pow(2) * 3;
+        let wrong = |text: String| Err(SegmentError::Request(text));
+        if frames == 0 || frames > MAX_CLIP_FRAMES {
+            return wrong(format!("a clip has 1 to {MAX_CLIP_FRAMES} frames, not {frames}"));
+        }
+        if let Some(frame) = request.frames.iter().find(|f| f.rgb.len() != bytes) {
+            return wrong(format!("a frame has {bytes} bytes, not {}", frame.rgb.len()));
+        }
+        if request.outputs.iter().any(|&i| i >= frames) || !request.outputs.is_sorted_by(|a, b| a < b) {
+            return wrong(format!(
+                "outputs {:?} of {frames} frames have to be ascending",
+                request.outputs
+            ));
+        }
+        Ok(())
+    }
+
+    /// Why the model cannot be run one frame at a time, if it cannot.
+    fn no_step(&self) -> Option<&'static str> {
+        match (self.spec.temporal, self.normalisation) {
+            (Temporal::Centered, _) => {
+                Some("the model's temporal taps are centered: it looks at later frames")
+            }
+            (_, Normalisation::ClipMinMax) => {
+                Some("the model's frames are stretched over a clip's range: one frame alone has none")
+            }
+            (Temporal::Causal, Normalisation::Fixed { .. }) => None,
+        }
+    }
+}
+
+/// A prompt as tensors at a place.
+pub(super) fn prompts(prompt: &Prompt, device: &Device, dtype: DType) -> Result<Prompts> {
+    let place = |values: Vec<f32>, shape: &[usize]| -> Result<Tensor> {
+        Ok(Tensor::from_vec(values, shape, device)?.to_dtype(dtype)?)
+    };
+    let mut prompts = Prompts::default();
+    if let Some(corners) = prompt.box_px {
+        prompts.boxes = Some(place(corners.to_vec(), &[1, 4])?);
+    }
+    let points = &prompt.points_px;
+    if !points.is_empty() {
+        let xy = points.iter().flat_map(|(xy, _)| *xy).collect();
+        prompts.points = Some(place(xy, &[1, points.len(), 2])?);
+        let inside = points
+            .iter()
+            .map(|&(_, inside)| f32::from(u8::from(inside)))
+            .collect();
+        prompts.point_labels = Some(place(inside, &[1, points.len()])?);
+    }
+    Ok(prompts)
+}
+
+impl Segmenter for ModelSegmenter {
+    fn spec(&self) -> &SegmenterSpec {
+        &self.spec
+    }
+
+    fn segment(
+        &mut self,
+        requests: &[Request],
+        deadline: Option<Instant>,
+    ) -> Vec<Result<Reply, SegmentError>> {
+        let mut results: Vec<Result<Reply, SegmentError>> = requests
+            .iter()
+            .map(|r| self.check(r).map(|()| Reply { planes: Vec::new() }))
+            .collect();
+        let mut open: Vec<usize> = (0..requests.len()).filter(|&i| results[i].is_ok()).collect();
+        while let Some(&first) = open.first() {
+            let alike = |i: &usize| {
+                let (a, b) = (&requests[*i], &requests[first]);
+                a.frames.len() == b.frames.len() && a.prompt == b.prompt
+            };
+            let (batch, rest): (Vec<usize>, Vec<usize>) = open.iter().partition(|i| alike(i));
+            open = rest;
+            if deadline.is_some_and(|d| Instant::now() >= d) {
+                batch.iter().for_each(|&i| results[i] = Err(SegmentError::Late));
+                continue;
+            }
+            let rows: Vec<&Request> = batch.iter().map(|&i| &requests[i]).collect();
+            let pool = self.pool.clone();
+            match pool.install(|| self.forward.clips(&rows)) {
+                Ok(replies) => batch
+                    .iter()
+                    .zip(replies)
+                    .for_each(|(&i, reply)| results[i] = reply),
+                Err(error) => {
+                    let error = SegmentError::Forward(error.to_string());
+                    batch.iter().for_each(|&i| results[i] = Err(error.clone()));
+                }
+            }
+        }
+        results
+    }
+
+    fn step(&mut self, steps: &[Step], deadline: Option<Instant>) -> Vec<Result<Plane, SegmentError>> {
+        let all = |error: SegmentError| steps.iter().map(|_| Err(error.clone())).collect();
+        if let Some(why) = self.no_step() {
+            return all(SegmentError::Unsupported(why.into()));
+        }
+        let bytes = (self.spec.side_px as usize).pow(2) * 3;
+        let mut streams = BTreeSet::new();
+        let mut results: Vec<Result<Plane, SegmentError>> = Vec::with_capacity(steps.len());
+        let mut sound: Vec<(usize, &Step)> = Vec::with_capacity(steps.len());
+        for (row, step) in steps.iter().enumerate() {
+            let length = step.frame.rgb.len();
+            if length == bytes && streams.insert(step.stream) {
+                sound.push((row, step));
+                results.push(Err(SegmentError::Late)); // unless it is run below
+            } else {
+                let why = format!(
+                    "a step takes one frame of {bytes} bytes of each stream; this is another, of {length}"
+                );
+                results.push(Err(SegmentError::Request(why)));
+            }
+        }
+        if sound.is_empty() || deadline.is_some_and(|d| Instant::now() >= d) {
+            return results;
+        }
+        let run: Vec<&Step> = sound.iter().map(|&(_, step)| step).collect();
+        let pool = self.pool.clone();
+        let answers = pool.install(|| self.forward.steps(&run)).unwrap_or_else(|error| {
+            let error = SegmentError::Forward(error.to_string());
+            run.iter().map(|_| Err(error.clone())).collect()
+        });
+        for ((row, _), answer) in sound.into_iter().zip(answers) {
+            if let Some(result) = results.get_mut(row) {
+                *result = answer;
+            }
+        }
+        results
+    }
+
+    fn reset(&mut self, stream: StreamId) {
+        self.forward.reset(stream);
+    }
+
+    fn snapshot(&self, stream: StreamId) -> Option<StateSnapshot> {
+        let bytes = self.forward.snapshot(stream)?;
+        Some(StateSnapshot { bytes: bytes.into() })
+    }
+
+    fn restore(&mut self, stream: StreamId, snapshot: &StateSnapshot) -> Result<(), SegmentError> {
+        if let Some(why) = self.no_step() {
+            return Err(SegmentError::Unsupported(why.into()));
+        }
+        let restored = self.forward.restore(stream, &snapshot.bytes);
+        restored.map_err(|e| SegmentError::Request(e.to_string()))
+    }
+}
