@@ -6,9 +6,11 @@
 mod pictures;
 
 use candle_core::{Device, Tensor, Var};
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use masam::kernels::attention::Span;
 use masam::kernels::fused::{MlpStage, fused, pack};
+use masam::kernels::packed::attention::{HeadOfSpan, Room, SpanAttention};
+use masam::kernels::packed::{Number, Panels, Rows, Start, product};
 use masam::kernels::{argmax, attention, class_product, gelu, layer_norm, linear, softmax};
 use masam::model::weights::uniform;
 use std::hint::black_box;
@@ -102,6 +104,79 @@ fn kernels(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// The executor's products and attention on one thread, float32 and bfloat16, beside the reference on all of them.
+fn packed(criterion: &mut Criterion) {
+    fn numbers<N: Number>(seed: &str, count: usize) -> Vec<N> {
+        uniform(seed, count).map(|u| N::of(u as f32)).collect()
+    }
+    fn products<N: Number>(criterion: &mut Criterion) {
+        const ROWS: usize = 128;
+        if let Err(error) = N::lanes() {
+            println!("skipped: {error}");
+            return;
+        }
+        let mut group = criterion.benchmark_group(format!("packed product {}", N::NAME));
+        group.sample_size(20);
+        for (inputs, outputs) in [(WIDTH, 4 * WIDTH), (4 * WIDTH, WIDTH), (WIDTH, 384), (64, 1024)] {
+            let weight: Vec<f32> = numbers("weight", inputs * outputs);
+            let panels = Panels::<N>::of_weight(&weight, outputs, inputs).expect("its own size");
+            let (left, mut output) = (numbers::<N>("left", ROWS * inputs), vec![0.0; ROWS * outputs]);
+            group.throughput(Throughput::Elements((2 * ROWS * inputs * outputs) as u64));
+            group.bench_function(format!("{ROWS}x{inputs}->{outputs}"), |b| {
+                b.iter(|| {
+                    let left = Rows::new(black_box(&left), ROWS, inputs);
+                    product(&mut output, outputs, Start::Zero, left, &panels.all()).expect("sizes fit");
+                    black_box(&mut output);
+                })
+            });
+        }
+        group.finish();
+    }
+    fn spans<N: Number>(criterion: &mut Criterion) {
+        if N::lanes().is_err() {
+            return;
+        }
+        let mut group = criterion.benchmark_group(format!("packed attention 32x32 {}", N::NAME));
+        group.sample_size(10);
+        let (qkv, bias) = (
+            numbers::<N>("qkv", TOKENS * 3 * WIDTH),
+            numbers::<f32>("qkv bias", 3 * WIDTH),
+        );
+        for side in [14, 32] {
+            let relative: Vec<f32> = numbers("relative", 2 * (2 * side - 1) * WIDTH / HEADS);
+            let attention =
+                SpanAttention::<N>::new((32, 32), HEADS, side, &bias, &relative).expect("sizes fit");
+            let mut room = Room::default();
+            group.bench_function(format!("side {side}"), |b| {
+                b.iter(|| {
+                    let (down, across) = attention.spans();
+                    for unit in 0..down * across * HEADS {
+                        let at = unit / HEADS;
+                        let corner = (at / across * side, at % across * side);
+                        let (rows, columns) = attention.extent(corner);
+                        let part = HeadOfSpan {
+                            corner,
+                            head: unit % HEADS,
+                            queries: 0..rows * columns,
+                        };
+                        let write = |token, values: &[f32]| {
+                            black_box((token, values));
+                        };
+                        attention
+                            .run(&mut room, black_box(&qkv), &part, write)
+                            .expect("sizes fit");
+                    }
+                })
+            });
+        }
+        group.finish();
+    }
+    products::<f32>(criterion);
+    products::<half::bf16>(criterion);
+    spans::<f32>(criterion);
+    spans::<half::bf16>(criterion);
+}
+
 /// One MLP of the demo model on eight images, there and back: as one operation, and layer by layer.
 fn training(criterion: &mut Criterion) {
     const DEMO_WIDTH: usize = 192;
@@ -150,6 +225,7 @@ fn training(criterion: &mut Criterion) {
 criterion_group!(
     benches,
     kernels,
+    packed,
     training,
     pictures::resizes,
     pictures::fills,

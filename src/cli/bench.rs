@@ -65,6 +65,8 @@ struct Times {
     newest: Vec<f64>,
     /// Bytes of packed weights and of buffers, where the executor runs.
     memory: Option<[usize; 2]>,
+    /// Counted operations of the newest frame's mask over those of all masks, where the executor runs.
+    newest_counted: Option<f64>,
 }
 
 impl Bench {
@@ -110,6 +112,7 @@ impl Bench {
             steps,
             newest,
             memory: bytes,
+            newest_counted,
         } = pool.install(|| self.times(&config, &place))?;
         let peak_gflops = pool.install(peak::gflops);
         let operations = config
@@ -144,6 +147,9 @@ impl Bench {
         if let (Some(newest), Some(fields)) = (newest.get(newest.len() / 2), report.as_object_mut()) {
             fields.insert("newest_median_s".into(), (*newest).into());
             fields.insert("newest_over_clip".into(), (newest / median).into());
+        }
+        if let (Some(counted), Some(fields)) = (newest_counted, report.as_object_mut()) {
+            fields.insert("newest_over_clip_counted".into(), counted.into());
         }
         if let (Some([weights, buffers]), Some(fields)) = (bytes, report.as_object_mut()) {
             fields.insert("weight_bytes".into(), weights.into());
@@ -199,20 +205,32 @@ impl Bench {
                     outputs,
                     picture: &picture,
                 };
-                let mut masks: Vec<Masks<'_>> =
-                    ids.chunks_exact_mut(pixels).take(outputs.len()).map(Masks::Labels).collect();
+                let mut masks: Vec<Masks<'_>> = ids
+                    .chunks_exact_mut(pixels)
+                    .take(outputs.len())
+                    .map(Masks::Labels)
+                    .collect();
                 let start = Instant::now();
                 executor.clip(&job, &mut masks)?;
                 kept.extend(counts.then_some(start.elapsed().as_secs_f64()));
             }
             if self.step {
-                let mut masks: Vec<Masks<'_>> =
-                    ids.chunks_exact_mut(pixels).take(self.batch).map(Masks::Labels).collect();
+                let mut masks: Vec<Masks<'_>> = ids
+                    .chunks_exact_mut(pixels)
+                    .take(self.batch)
+                    .map(Masks::Labels)
+                    .collect();
                 let mut passing: Vec<&mut State<N>> = states.iter_mut().collect();
                 let start = Instant::now();
                 executor.step(&mut passing, &|stream| picture(stream * self.frames), &mut masks)?;
-                times.steps.extend(counts.then_some(start.elapsed().as_secs_f64()));
+                times
+                    .steps
+                    .extend(counts.then_some(start.elapsed().as_secs_f64()));
             }
+        }
+        if self.newest {
+            let operations = |outputs: &[usize]| executor.operations(self.batch, self.frames, outputs);
+            times.newest_counted = Some(operations(&newest) / operations(&all));
         }
         times.memory = Some([executor.weight_bytes(), executor.buffer_bytes()]);
         Ok(times.sorted())
@@ -226,7 +244,9 @@ impl Bench {
         let clip = Tensor::from_vec(values, (self.batch, self.frames, 3, side, side), &Device::Cpu)?;
         let clip = clip.to_device(&place.device)?.to_dtype(place.dtype)?;
         let frame = clip.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?; // [batch, 3, side, side]
-        let newest: Vec<u32> = (1..=self.batch).map(|clip| (clip * self.frames - 1) as u32).collect();
+        let newest: Vec<u32> = (1..=self.batch)
+            .map(|clip| (clip * self.frames - 1) as u32)
+            .collect();
         let newest = Tensor::new(newest, &place.device)?;
         let mut states = match self.step {
             true => vec![CausalState::new(config, place.dtype, &place.device)?; self.batch],

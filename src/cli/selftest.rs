@@ -55,26 +55,27 @@ impl Selftest {
                 failed += 1;
             }
         };
-        let mut run = |name: &str, open: &dyn Fn() -> crate::Result<GoldenFile>, pair: Option<(&Path, &Path)>| {
-            for &engine in engines {
-                let setting = setting(engine);
-                let file = match open() {
-                    Ok(file) => file,
-                    Err(error) => {
-                        report(name, Err(error));
-                        return;
+        let mut run =
+            |name: &str, open: &dyn Fn() -> crate::Result<GoldenFile>, pair: Option<(&Path, &Path)>| {
+                for &engine in engines {
+                    let setting = setting(engine);
+                    let file = match open() {
+                        Ok(file) => file,
+                        Err(error) => {
+                            report(name, Err(error));
+                            return;
+                        }
+                    };
+                    if engine == Engine::Executor && file.kind() != Kind::Forward {
+                        continue;
                     }
-                };
-                if engine == Engine::Executor && file.kind() != Kind::Forward {
-                    continue;
+                    report(name, golden::run(&file, &setting));
+                    if let Some((sam, masam)) = pair {
+                        let check = golden::run_pair(&file, sam, masam, &setting);
+                        report(&masam.display().to_string(), check.map(Some));
+                    }
                 }
-                report(name, golden::run(&file, &setting));
-                if let Some((sam, masam)) = pair {
-                    let check = golden::run_pair(&file, sam, masam, &setting);
-                    report(&masam.display().to_string(), check.map(Some));
-                }
-            }
-        };
+            };
         match &self.goldens {
             Some(folder) => {
                 for path in files(folder)? {

@@ -3,8 +3,8 @@
 use super::{Check, Engine, GoldenFile, Measure, Setting, Tolerance};
 use crate::checkpoint::{adopt, names, source, weights::Weights};
 use crate::error::{Error, Result};
-use crate::model::weights::uniform;
 use crate::kernels::packed::Number;
+use crate::model::weights::uniform;
 use crate::model::{Decoder, FactMode, FormulaWeights, MaSam, ModelConfig, Prompts};
 use crate::runtime::executor::{Executor, Job, Masks, Picture};
 use candle_core::{DType, Device, Tensor};
@@ -49,7 +49,12 @@ fn floats(x: &Tensor) -> Result<Vec<f32>> {
 
 pub(super) fn run(file: &GoldenFile, setting: &Setting) -> Result<Check> {
     let config = file.config()?;
-    check(file, &named(&file.name, setting), model(file, &config, setting)?, setting)
+    check(
+        file,
+        &named(&file.name, setting),
+        model(file, &config, setting)?,
+        setting,
+    )
 }
 
 /// The same with weights from the original software's two files.
@@ -62,7 +67,12 @@ pub(super) fn run_pair(file: &GoldenFile, sam: &Path, masam: &Path, setting: &Se
         FactMode::Folded,
         weights.builder(setting.weights(), &setting.device),
     )?;
-    check(file, &named(&format!("{}.pth", file.name), setting), model, setting)
+    check(
+        file,
+        &named(&format!("{}.pth", file.name), setting),
+        model,
+        setting,
+    )
 }
 
 fn named(name: &str, setting: &Setting) -> String {
@@ -101,7 +111,11 @@ fn check(file: &GoldenFile, name: &str, model: MaSam, setting: &Setting) -> Resu
         (Engine::Executor, DType::F32) => executed::<f32>(model, &clip, &prompts)?,
         (Engine::Executor, DType::BF16) => executed::<half::bf16>(model, &clip, &prompts)?,
         (Engine::Executor, other) => {
-            return Err(Error::config("precision", format!("{other:?}"), "the executor takes f32 and bf16"));
+            return Err(Error::config(
+                "precision",
+                format!("{other:?}"),
+                "the executor takes f32 and bf16",
+            ));
         }
     };
     let thin = Thinning { stride };
@@ -111,7 +125,11 @@ fn check(file: &GoldenFile, name: &str, model: MaSam, setting: &Setting) -> Resu
         ("features".to_owned(), thin.channels(&grid)?),
         ("iou".to_owned(), found.iou),
     ];
-    outputs.extend(found.low_res_logits.map(|logits| ("low_res_logits".to_owned(), logits)));
+    outputs.extend(
+        found
+            .low_res_logits
+            .map(|logits| ("low_res_logits".to_owned(), logits)),
+    );
     outputs.extend(found.blocks);
 
     let tolerance = Tolerance::of(setting.precision);

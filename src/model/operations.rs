@@ -33,18 +33,34 @@ impl Operations {
     }
 }
 
+/// Floating-point operations of one frame in one block.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct BlockOperations {
+    /// An adapter's way down, which neighbouring frames need as well.
+    pub(crate) adapter_down: f64,
+    /// Its convolution and its way up.
+    pub(crate) adapter_rest: f64,
+    /// qkv and output projections.
+    pub(crate) projections: f64,
+    /// Scores, relative positions and the weighted sum of values.
+    pub(crate) attention: f64,
+    /// The MLP.
+    pub(crate) mlp: f64,
+}
+
+fn product(rows: usize, inputs: usize, outputs: usize) -> f64 {
+    2.0 * rows as f64 * inputs as f64 * outputs as f64
+}
+
 impl ModelConfig {
     /// Operations of a forward pass over `encoded` frames of which `decoded` go through the mask decoder, without
     /// prompts. The configuration has to be valid.
     pub fn operations(&self, encoded: usize, decoded: usize) -> Operations {
-        let n = |value: usize| value as f64;
-        let product = |rows: usize, inputs: usize, outputs: usize| 2.0 * n(rows) * n(inputs) * n(outputs);
-        let (grid, width) = (self.grid_side(), self.encoder_width);
-        let tokens = grid * grid;
-        let mut frame = Operations {
-            patch_embedding: product(tokens, 3 * self.patch_side_px * self.patch_side_px, width),
-            neck: product(tokens, width, self.prompt_width)
-                + product(tokens, 9 * self.prompt_width, self.prompt_width),
+        let (e, d) = (encoded as f64, decoded as f64);
+        let mut sum = Operations {
+            patch_embedding: e * self.patch_operations(),
+            neck: e * self.neck_operations(),
+            decoder: d * self.decoder_operations(),
             ..Operations::default()
         };
         let adapters = match self.adapters {
@@ -52,31 +68,43 @@ impl ModelConfig {
             Adapters::Before | Adapters::After => 1.0,
             Adapters::None => 0.0,
         };
-        let adapter = 2.0 * product(tokens, width, self.adapter_width)
-            + product(tokens, 3 * self.adapter_width, self.adapter_width);
         for block in 0..self.encoder_depth {
-            let span = self.span_side(block);
-            frame.projections += product(tokens, width, 3 * width) + product(tokens, width, width);
-            frame.attention += 2.0 * product(tokens, width, span * span) + product(tokens, width, 2 * span);
-            frame.mlps += 2.0 * product(tokens, width, self.mlp_ratio * width);
-            frame.adapters += adapters * adapter;
+            let frame = self.block_operations(block);
+            sum.projections += e * frame.projections;
+            sum.attention += e * frame.attention;
+            sum.mlps += e * frame.mlp;
+            sum.adapters += e * adapters * (frame.adapter_down + frame.adapter_rest);
         }
-        let decoder = self.decoder_operations();
-        let e = n(encoded);
-        Operations {
-            patch_embedding: e * frame.patch_embedding,
-            projections: e * frame.projections,
-            attention: e * frame.attention,
-            adapters: e * frame.adapters,
-            mlps: e * frame.mlps,
-            neck: e * frame.neck,
-            decoder: n(decoded) * decoder,
+        sum
+    }
+
+    /// Of one frame's patches.
+    pub(crate) fn patch_operations(&self) -> f64 {
+        let inputs = 3 * self.patch_side_px * self.patch_side_px;
+        product(self.grid_side().pow(2), inputs, self.encoder_width)
+    }
+
+    /// Of one frame's neck.
+    pub(crate) fn neck_operations(&self) -> f64 {
+        let (tokens, width) = (self.grid_side().pow(2), self.prompt_width);
+        product(tokens, self.encoder_width, width) + product(tokens, 9 * width, width)
+    }
+
+    /// Of one frame in one block.
+    pub(crate) fn block_operations(&self, block: usize) -> BlockOperations {
+        let (tokens, width, inner) = (self.grid_side().pow(2), self.encoder_width, self.adapter_width);
+        let span = self.span_side(block);
+        BlockOperations {
+            adapter_down: product(tokens, width, inner),
+            adapter_rest: product(tokens, 3 * inner, inner) + product(tokens, inner, width),
+            projections: product(tokens, width, 3 * width) + product(tokens, width, width),
+            attention: 2.0 * product(tokens, width, span * span) + product(tokens, width, 2 * span),
+            mlp: 2.0 * product(tokens, width, self.mlp_ratio * width),
         }
     }
 
-    fn decoder_operations(&self) -> f64 {
-        let product =
-            |rows: usize, inputs: usize, outputs: usize| 2.0 * rows as f64 * inputs as f64 * outputs as f64;
+    /// Of one frame's masks.
+    pub(crate) fn decoder_operations(&self) -> f64 {
         let (width, grid) = (self.prompt_width, self.grid_side());
         let (image, tokens) = (grid * grid, 1 + self.classes);
         let attention = |queries: usize, keys: usize, inner: usize| {

@@ -205,7 +205,11 @@ mod tests {
 
     #[test]
     fn nothing_falls_back_silently() {
-        let error = |precision| Place::choose(&DeviceChoice::Cpu, precision).unwrap_err().to_string();
+        let error = |precision| {
+            Place::choose(&DeviceChoice::Cpu, precision)
+                .unwrap_err()
+                .to_string()
+        };
         assert!(error(PrecisionChoice::F16).contains("f16 on the CPU"));
         match bf16::lanes() {
             Ok(_) => {

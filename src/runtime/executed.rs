@@ -6,7 +6,9 @@ use super::segmenter::{Forward, prompts};
 use crate::error::Result;
 use crate::kernels::packed::Number;
 use crate::model::MaSam;
-use crate::segmenter::{ModelFrame, Normalisation, Plane, Prompt, Reply, Request, SegmentError, Step, StreamId, Want};
+use crate::segmenter::{
+    ModelFrame, Normalisation, Plane, Prompt, Reply, Request, SegmentError, Step, StreamId, Want,
+};
 use candle_core::{DType, Device};
 use std::collections::BTreeMap;
 
@@ -34,7 +36,8 @@ impl<N: Number> Executed<N> {
 
     fn tell(&mut self, prompt: &Prompt) -> Result<()> {
         if self.prompt != *prompt {
-            self.executor.prompt(&prompts(prompt, &Device::Cpu, DType::F32)?)?;
+            self.executor
+                .prompt(&prompts(prompt, &Device::Cpu, DType::F32)?)?;
             self.prompt = prompt.clone();
         }
         Ok(())
@@ -53,7 +56,10 @@ impl<N: Number> Executed<N> {
     /// Steps with one prompt, in the order of `planes`.
     fn steps_alike(&mut self, steps: &[&Step], planes: &mut [Plane]) -> Result<Vec<usize>> {
         self.tell(&steps[0].prompt)?;
-        let frames: Vec<&[ModelFrame]> = steps.iter().map(|step| std::slice::from_ref(&step.frame)).collect();
+        let frames: Vec<&[ModelFrame]> = steps
+            .iter()
+            .map(|step| std::slice::from_ref(&step.frame))
+            .collect();
         self.values = vec![values(frames[0], self.normalisation)];
         let mut masks: Vec<Masks<'_>> = planes.iter_mut().map(mask).collect();
         let mut states: Vec<State<N>> = steps
@@ -69,7 +75,10 @@ impl<N: Number> Executed<N> {
             rgb: &steps[stream].frame.rgb,
             values: table,
         };
-        let done = self.executor.step(&mut passing, &picture, &mut masks).map(<[usize]>::to_vec);
+        let done = self
+            .executor
+            .step(&mut passing, &picture, &mut masks)
+            .map(<[usize]>::to_vec);
         // A step that fails leaves its state as it was; one that leads to no numbers would lead to none for ever.
         for (index, (step, state)) in steps.iter().zip(states).enumerate() {
             if done.as_ref().is_ok_and(|counts| counts[index] > 0) {
@@ -106,7 +115,8 @@ impl<N: Number> Forward for Executed<N> {
         }
         self.tell(&rows[0].prompt)?;
         self.values.clear();
-        self.values.extend(rows.iter().map(|row| values(&row.frames, self.normalisation)));
+        self.values
+            .extend(rows.iter().map(|row| values(&row.frames, self.normalisation)));
         let mut planes: Vec<Plane> = (rows.iter())
             .flat_map(|row| row.outputs.iter().map(|_| self.plane(row.want)))
             .collect();
@@ -137,7 +147,12 @@ impl<N: Number> Forward for Executed<N> {
         for alike in steps.chunk_by(|a, b| a.prompt == b.prompt) {
             let mut planes: Vec<Plane> = alike.iter().map(|step| self.plane(step.want)).collect();
             let counts = self.steps_alike(alike, &mut planes)?;
-            results.extend(planes.into_iter().zip(counts).map(|(plane, count)| checked(plane, count)));
+            results.extend(
+                planes
+                    .into_iter()
+                    .zip(counts)
+                    .map(|(plane, count)| checked(plane, count)),
+            );
         }
         Ok(results)
     }

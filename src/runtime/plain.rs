@@ -6,7 +6,9 @@ use super::segmenter::{Forward, prompts};
 use crate::error::Result;
 use crate::kernels::{argmax::argmax, softmax::softmax};
 use crate::model::{CausalState, MaSam};
-use crate::segmenter::{ModelFrame, Normalisation, Plane, Reply, Request, SegmentError, Step, StreamId, Want};
+use crate::segmenter::{
+    ModelFrame, Normalisation, Plane, Reply, Request, SegmentError, Step, StreamId, Want,
+};
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 

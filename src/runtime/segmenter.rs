@@ -7,8 +7,8 @@ use crate::checkpoint::ModelFile;
 use crate::error::{Error, Result};
 use crate::model::{FactMode, MaSam, Prompts};
 use crate::segmenter::{
-    Normalisation, Plane, Prompt, Reply, Request, SegmentError, Segmenter, SegmenterSpec, StateSnapshot, Step,
-    StreamId, Temporal,
+    Normalisation, Plane, Prompt, Reply, Request, SegmentError, Segmenter, SegmenterSpec, StateSnapshot,
+    Step, StreamId, Temporal,
 };
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeSet;

@@ -75,7 +75,13 @@ impl<N: Number> Room<N> {
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         let panels = self.keys.iter().chain(&self.values).map(Panels::bytes);
-        let floats = [&self.positions, &self.scores, &self.mixed, &self.largest, &self.sums];
+        let floats = [
+            &self.positions,
+            &self.scores,
+            &self.mixed,
+            &self.largest,
+            &self.sums,
+        ];
         let floats = floats.iter().map(|buffer| size_of_val(buffer.as_slice()));
         let numbers = [&self.queries, &self.weights];
         let numbers = numbers.iter().map(|buffer| size_of_val(buffer.as_slice()));
@@ -101,7 +107,10 @@ impl<N: Number> SpanAttention<N> {
         let channels = bias.len() / 3;
         let head_width = channels / heads.max(1);
         let entries = 2 * side - 1;
-        if 3 * heads * head_width != bias.len() || relative.len() != 2 * entries * head_width || bias.is_empty() {
+        if 3 * heads * head_width != bias.len()
+            || relative.len() != 2 * entries * head_width
+            || bias.is_empty()
+        {
             candle_core::bail!(
                 "attention: bias of {}, positions of {}, {heads} heads, side {side}",
                 bias.len(),
@@ -238,7 +247,13 @@ impl<N: Number> SpanAttention<N> {
         let head = part.head * width;
         let padded_key = &self.padded[head..head + width];
         let padded_value = &self.padded[channels + head..channels + head + width];
-        for (block, (keys, values)) in room.keys.iter_mut().zip(&mut room.values).take(blocks).enumerate() {
+        for (block, (keys, values)) in room
+            .keys
+            .iter_mut()
+            .zip(&mut room.values)
+            .take(blocks)
+            .enumerate()
+        {
             let block_rows = block * rows..side.min((block + 1) * rows);
             keys.reshape(width, block_rows.len() * side);
             values.reshape(block_rows.len() * side, width);
@@ -248,7 +263,10 @@ impl<N: Number> SpanAttention<N> {
                     let (key, value) = if y < down && x < across {
                         let token = (part.corner.0 + y) * self.grid.1 + part.corner.1 + x;
                         let key = token * 3 * channels + channels + head;
-                        (&qkv[key..key + width], &qkv[key + channels..key + channels + width])
+                        (
+                            &qkv[key..key + width],
+                            &qkv[key + channels..key + channels + width],
+                        )
                     } else {
                         (padded_key, padded_value)
                     };
@@ -301,8 +319,15 @@ impl simd::Body for Softmax<'_> {
         let entries = 2 * (2 * side - 1);
         let count = self.largest.len();
         let width = self.mixed.len() / count.max(1);
-        let rows = self.scores.chunks_exact_mut(self.pitch).zip(self.positions.chunks_exact(entries));
-        let kept = self.largest.iter_mut().zip(self.sums).zip(self.mixed.chunks_exact_mut(width));
+        let rows = self
+            .scores
+            .chunks_exact_mut(self.pitch)
+            .zip(self.positions.chunks_exact(entries));
+        let kept = self
+            .largest
+            .iter_mut()
+            .zip(self.sums)
+            .zip(self.mixed.chunks_exact_mut(width));
         for (query, ((scores, positions), ((largest, sum), mixed))) in rows.zip(kept).enumerate() {
             let query = self.first_query + query;
             let (y, x) = (query / across, query % across);
@@ -383,8 +408,12 @@ mod tests {
         let rounded = |values: Vec<f32>| -> Vec<f32> { values.iter().map(|v| N::of(*v).float()).collect() };
         let qkv = rounded(values(&format!("{what} qkv"), tokens * 3 * channels));
         let bias = rounded(values(&format!("{what} bias"), 3 * channels));
-        let relative = rounded(values(&format!("{what} relative"), 2 * (2 * side - 1) * head_width));
-        let tensor = |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape, &Device::Cpu).unwrap();
+        let relative = rounded(values(
+            &format!("{what} relative"),
+            2 * (2 * side - 1) * head_width,
+        ));
+        let tensor =
+            |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape, &Device::Cpu).unwrap();
         let wanted = attention::reference(
             &tensor(&qkv, &[1, grid.0, grid.1, 3 * channels]),
             &tensor(&bias, &[3 * channels]),
@@ -404,7 +433,11 @@ mod tests {
                 // Two pieces, so that a tile also begins in the middle of a row.
                 let middle = rows * columns / 3;
                 for queries in [0..middle, middle..rows * columns] {
-                    let part = HeadOfSpan { corner, head, queries };
+                    let part = HeadOfSpan {
+                        corner,
+                        head,
+                        queries,
+                    };
                     let write = |token: usize, values: &[f32]| {
                         let at = token * channels + head * head_width;
                         got[at..at + head_width].copy_from_slice(values);

@@ -107,8 +107,8 @@ mod bfloat {
     use crate::kernels::packed::tile::Job;
     use half::bf16;
     use std::arch::x86_64::{
-        __m512, __m512bh, __m512i, _mm256_storeu_epi16, _mm512_add_ps, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps,
-        _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
+        __m512, __m512bh, __m512i, _mm256_storeu_epi16, _mm512_add_ps, _mm512_cvtneps_pbh, _mm512_dpbf16_ps,
+        _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
     };
 
     /// Whether this processor multiplies bfloat16.

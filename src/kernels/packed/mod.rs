@@ -63,7 +63,10 @@ impl<N: Number> Panels<N> {
     /// Another length, or as [`Panels::zeros`].
     pub fn of_weight(weight: &[f32], outputs: usize, inputs: usize) -> Result<Self> {
         if weight.len() != outputs * inputs {
-            bail!("{} weights for {outputs} outputs of {inputs} inputs", weight.len());
+            bail!(
+                "{} weights for {outputs} outputs of {inputs} inputs",
+                weight.len()
+            );
         }
         let mut panels = Self::zeros(inputs, outputs)?;
         panels.fill(|input, output| N::of(weight[output * inputs + input]));

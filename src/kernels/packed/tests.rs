@@ -132,7 +132,11 @@ fn columns_and_rows_land_where_a_weight_would() {
         }
         let length = wanted.data.len();
         assert!(columns.data == wanted.data, "{} {inputs}x{outputs}", N::NAME);
-        assert!(rows.data[..length] == wanted.data, "{} {inputs}x{outputs}", N::NAME);
+        assert!(
+            rows.data[..length] == wanted.data,
+            "{} {inputs}x{outputs}",
+            N::NAME
+        );
     }
     for (inputs, outputs) in [(1, 1), (4, 16), (7, 50), (64, 196), (31, 48)] {
         check::<f32>(inputs, outputs);
@@ -151,10 +155,25 @@ fn sizes_that_do_not_fit_are_refused() {
         product(output, 2, Start::Zero, Rows::new(&data, rows, stride), &part)
     };
     assert!(run(&mut output, 2, 3, panels.all()).is_ok());
-    assert!(run(&mut output, 3, 2, panels.all()).is_err(), "rows narrower than the inputs");
-    assert!(run(&mut output, 2, 4, panels.all()).is_err(), "rows beyond their data");
-    assert!(run(&mut output[..3], 2, 3, panels.all()).is_err(), "output too short");
-    assert!(run(&mut output, 2, 3, panels.all().outputs(1..2)).is_err(), "half a panel");
-    assert!(run(&mut output, 2, 3, panels.all().inputs(0..4)).is_err(), "no such input");
+    assert!(
+        run(&mut output, 3, 2, panels.all()).is_err(),
+        "rows narrower than the inputs"
+    );
+    assert!(
+        run(&mut output, 2, 4, panels.all()).is_err(),
+        "rows beyond their data"
+    );
+    assert!(
+        run(&mut output[..3], 2, 3, panels.all()).is_err(),
+        "output too short"
+    );
+    assert!(
+        run(&mut output, 2, 3, panels.all().outputs(1..2)).is_err(),
+        "half a panel"
+    );
+    assert!(
+        run(&mut output, 2, 3, panels.all().inputs(0..4)).is_err(),
+        "no such input"
+    );
     assert!(Panels::<f32>::of_weight(&[1.0; 5], 2, 3).is_err());
 }

@@ -43,8 +43,16 @@ impl<N: Number> Job<'_, '_, N> {
         let block = BLOCK_BYTES / (width * size_of::<N>()) / N::DEPTH * N::DEPTH;
         let blocks = inputs.len().div_ceil(block).max(1);
         // Blocks of equal length: a short last one would be mostly reading and writing sums.
-        let block = inputs.len().div_ceil(blocks).next_multiple_of(N::DEPTH).max(N::DEPTH);
-        for first_input in inputs.clone().step_by(block).chain(inputs.is_empty().then_some(0)) {
+        let block = inputs
+            .len()
+            .div_ceil(blocks)
+            .next_multiple_of(N::DEPTH)
+            .max(N::DEPTH);
+        for first_input in inputs
+            .clone()
+            .step_by(block)
+            .chain(inputs.is_empty().then_some(0))
+        {
             let steps = block.min(inputs.end - first_input).div_ceil(N::DEPTH);
             let start = if first_input == inputs.start {
                 self.start
@@ -128,7 +136,8 @@ unsafe fn tile<L: Lanes, const R: usize, const V: usize>(lanes: L, place: &Place
         let rows: [*const L::Number; R] = std::array::from_fn(|r| place.left.add(r * place.left_stride));
         let mut panel = place.panel;
         for step in 0..place.steps {
-            let factors: [L::Factors; V] = std::array::from_fn(|v| lanes.factors(panel.add(v * L::COUNT * depth)));
+            let factors: [L::Factors; V] =
+                std::array::from_fn(|v| lanes.factors(panel.add(v * L::COUNT * depth)));
             panel = panel.add(V * L::COUNT * depth);
             for r in 0..R {
                 let value = lanes.splat(rows[r].add(step * depth));

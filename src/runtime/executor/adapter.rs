@@ -152,7 +152,13 @@ impl<N: Number> Adapter<N> {
         fill_rows(sums, &self.taps_bias);
         for (low, weight) in under.into_iter().zip(&self.taps) {
             if let Some(low) = low {
-                product(sums, inner, Start::Output, Rows::new(low, rows, inner), &weight.all())?;
+                product(
+                    sums,
+                    inner,
+                    Start::Output,
+                    Rows::new(low, rows, inner),
+                    &weight.all(),
+                )?;
             }
         }
         gelu_in_place(sums);

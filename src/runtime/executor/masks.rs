@@ -7,8 +7,8 @@
 use super::layers::{Dense, Norm, floats};
 use super::room::{Cut, Room, Rooms, Shared, span, take};
 use crate::kernels::gelu::gelu_in_place;
-use crate::kernels::softmax::softmax_rows;
 use crate::kernels::packed::{Number, Panels, Rows, Start, product};
+use crate::kernels::softmax::softmax_rows;
 use crate::model::layers::{LayerNorm, Mlp3, Upscale};
 use crate::model::mask_decoder::MaskDecoder;
 use candle_core::{Result, Tensor, bail};
@@ -58,7 +58,10 @@ struct Step<N> {
 impl<N: Number> Step<N> {
     fn new(upscale: &Upscale, skip: Option<Dense<N>>, norm: Option<&LayerNorm>) -> Result<Self> {
         let (inputs, outputs, ..) = upscale.weight.dims4()?;
-        let weight = upscale.weight.permute((2, 3, 1, 0))?.reshape((4 * outputs, inputs))?;
+        let weight = upscale
+            .weight
+            .permute((2, 3, 1, 0))?
+            .reshape((4 * outputs, inputs))?;
         let bias = Tensor::cat(&[&upscale.bias; 4], 0)?;
         Ok(Self {
             product: Dense {
@@ -157,7 +160,11 @@ impl<N: Number> MaskHead<N> {
             y * decoded_side + x
         });
         Ok(Self {
-            kernels: decoder.output_hypernetworks_mlps.iter().map(Head3::new).collect::<Result<_>>()?,
+            kernels: decoder
+                .output_hypernetworks_mlps
+                .iter()
+                .map(Head3::new)
+                .collect::<Result<_>>()?,
             iou: Head3::new(&decoder.iou_prediction_head)?,
             grid_side,
             decoded_side,
@@ -178,7 +185,11 @@ impl<N: Number> MaskHead<N> {
     ) -> Result<()> {
         let (images, classes) = (decoded.images, self.kernels.len());
         if masks.len() != images || not_finite.len() != images {
-            bail!("{} masks and {} counts for {images} images", masks.len(), not_finite.len());
+            bail!(
+                "{} masks and {} counts for {images} images",
+                masks.len(),
+                not_finite.len()
+            );
         }
         for mask in &*masks {
             let (length, wanted) = match mask {
@@ -194,11 +205,17 @@ impl<N: Number> MaskHead<N> {
         self.make_kernels(rooms, buffers, decoded)?;
         self.project_skips(rooms, buffers, decoded)?;
         let counts: Vec<AtomicUsize> = not_finite.iter().map(|_| AtomicUsize::new(0)).collect();
-        let sinks: Vec<Sink<'_>> = masks.iter_mut().map(|mask| Sink::new(mask, self.side_px)).collect();
+        let sinks: Vec<Sink<'_>> = masks
+            .iter_mut()
+            .map(|mask| Sink::new(mask, self.side_px))
+            .collect();
         let plane = self.decoded_side * self.decoded_side;
         let is_direct = self.decoded_side == self.side_px;
         let MaskBuffers {
-            panels, skips, logits, ..
+            panels,
+            skips,
+            logits,
+            ..
         } = buffers;
         let low = Sink::Planes {
             values: Shared::new(take(logits, if is_direct { 0 } else { images * classes * plane })),
@@ -244,7 +261,12 @@ impl<N: Number> MaskHead<N> {
     }
 
     /// The class products' right operands.
-    fn make_kernels(&self, rooms: &Rooms<N>, buffers: &mut MaskBuffers<N>, decoded: Decoded<'_>) -> Result<()> {
+    fn make_kernels(
+        &self,
+        rooms: &Rooms<N>,
+        buffers: &mut MaskBuffers<N>,
+        decoded: Decoded<'_>,
+    ) -> Result<()> {
         let (images, classes) = (decoded.images, self.kernels.len());
         let channels = self.steps.last().map_or(0, Step::channels);
         let [width, tokens] = self.token_sizes(decoded);
@@ -261,7 +283,11 @@ impl<N: Number> MaskHead<N> {
             buffers.panels.push(Panels::zeros(0, 0)?);
         }
         let lanes = N::lanes()?;
-        for (panels, kernels) in buffers.panels.iter_mut().zip(kernels.chunks_exact(classes * channels)) {
+        for (panels, kernels) in buffers
+            .panels
+            .iter_mut()
+            .zip(kernels.chunks_exact(classes * channels))
+        {
             panels.reshape(channels, classes.next_multiple_of(lanes));
             panels.fill(|channel, class| match class < classes {
                 true => N::of(kernels[class * channels + channel]),
@@ -274,11 +300,19 @@ impl<N: Number> MaskHead<N> {
     /// Width and number of an image's tokens.
     fn token_sizes(&self, decoded: Decoded<'_>) -> [usize; 2] {
         let Head3([first, ..]) = &self.iou;
-        [first.inputs(), decoded.tokens.len() / decoded.images / first.inputs()]
+        [
+            first.inputs(),
+            decoded.tokens.len() / decoded.images / first.inputs(),
+        ]
     }
 
     /// The outputs of earlier blocks at the widths of their steps.
-    fn project_skips(&self, rooms: &Rooms<N>, buffers: &mut MaskBuffers<N>, decoded: Decoded<'_>) -> Result<()> {
+    fn project_skips(
+        &self,
+        rooms: &Rooms<N>,
+        buffers: &mut MaskBuffers<N>,
+        decoded: Decoded<'_>,
+    ) -> Result<()> {
         let tokens = self.grid_side * self.grid_side;
         let cut = Cut::new(tokens, decoded.images, 1);
         buffers.skips.resize_with(self.steps.len(), Vec::new);
@@ -351,7 +385,10 @@ impl<N: Number> MaskHead<N> {
                 for (x, weight_x) in [(low_x, 1.0 - part_x), (high_x, part_x)] {
                     let from = &skip[(y * side + x) * channels..][..channels];
                     let weight = weight_y * weight_x;
-                    values.iter_mut().zip(from).for_each(|(value, from)| *value += weight * from);
+                    values
+                        .iter_mut()
+                        .zip(from)
+                        .for_each(|(value, from)| *value += weight * from);
                 }
             }
         }
@@ -390,15 +427,17 @@ impl<N: Number> MaskHead<N> {
         rooms.run(decoded.images, |image, room| {
             // SAFETY: each task has an image of its own.
             let to = unsafe { shared.slice(image * classes..(image + 1) * classes)? };
-            self.iou.run(&decoded.tokens[image * tokens * width..][..width], to, room)
+            self.iou
+                .run(&decoded.tokens[image * tokens * width..][..width], to, room)
         })?;
         Ok(iou)
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let steps = self.steps.iter().map(|step| {
-            step.product.bytes() + step.skip.as_ref().map_or(0, Dense::bytes)
-        });
+        let steps = self
+            .steps
+            .iter()
+            .map(|step| step.product.bytes() + step.skip.as_ref().map_or(0, Dense::bytes));
         let heads = self.kernels.iter().chain([&self.iou]).map(Head3::bytes);
         steps.sum::<usize>() + heads.sum::<usize>()
     }
@@ -420,6 +459,17 @@ enum Sink<'a> {
         plane: usize,
         is_softmax: bool,
     },
+}
+
+/// The class with the highest logit; the lower id wins a tie.
+fn highest(logits: &[f32]) -> u8 {
+    let (mut best, mut most) = (0, f32::NEG_INFINITY);
+    for (class, logit) in (0u8..=255).zip(logits) {
+        let is_higher = *logit > most;
+        best = if is_higher { class } else { best };
+        most = if is_higher { *logit } else { most };
+    }
+    best
 }
 
 impl<'a> Sink<'a> {
@@ -458,13 +508,7 @@ impl<'a> Sink<'a> {
                 // SAFETY: the caller's promise.
                 let ids = unsafe { ids.slice(range)? };
                 for (pixel, logits) in logits.chunks_exact(pitch).enumerate() {
-                    let (mut best, mut highest) = (0u8, f32::NEG_INFINITY);
-                    for (class, logit) in logits[..classes].iter().enumerate() {
-                        let is_higher = *logit > highest;
-                        best = if is_higher { class as u8 } else { best };
-                        highest = if is_higher { *logit } else { highest };
-                    }
-                    ids[place(pixel)] = best;
+                    ids[place(pixel)] = highest(&logits[..classes]);
                 }
             }
             Sink::Planes {

@@ -32,7 +32,13 @@ impl<N: Number> BlockMlp<N> {
     }
 
     /// The MLP of all tokens of `images`, in place.
-    pub(super) fn run(&self, rooms: &Rooms<N>, images: &Images, tokens: usize, stream: &mut [f32]) -> Result<()> {
+    pub(super) fn run(
+        &self,
+        rooms: &Rooms<N>,
+        images: &Images,
+        tokens: usize,
+        stream: &mut [f32],
+    ) -> Result<()> {
         let width = self.first.inputs();
         let cut = Cut::new(tokens, images.len(), 1);
         let stream = Shared::new(stream);
@@ -62,7 +68,13 @@ impl<N: Number> BlockMlp<N> {
             let sums = take(sums, rows * count);
             fill_rows(sums, &self.first.bias[channels.clone()]);
             let weight = self.first.panels.all().outputs(channels.clone());
-            product(sums, count, Start::Output, Rows::new(normed, rows, width), &weight)?;
+            product(
+                sums,
+                count,
+                Start::Output,
+                Rows::new(normed, rows, width),
+                &weight,
+            )?;
             gelu_in_place(sums);
             let active = N::of_all(sums, active);
             let weight = self.second.panels.all().inputs(channels);

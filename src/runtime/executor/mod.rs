@@ -163,10 +163,18 @@ impl<N: Number> Executor<N> {
         let grid = config.grid_side();
         let ImageEncoder { blocks, .. } = &image_encoder;
         debug_assert_eq!(blocks.len(), config.encoder_depth);
-        let patches = Patches::new(&image_encoder.patch_embed, &image_encoder.pos_embed, config.image_side_px)?;
+        let patches = Patches::new(
+            &image_encoder.patch_embed,
+            &image_encoder.pos_embed,
+            config.image_side_px,
+        )?;
         let neck = Neck::new(&image_encoder, grid)?;
         let skip = |index: usize| {
-            let later = config.global_blocks.iter().filter(|global| **global > index).count();
+            let later = config
+                .global_blocks
+                .iter()
+                .filter(|global| **global > index)
+                .count();
             (config.global_blocks.contains(&index) && later < config.skips()).then_some(later)
         };
         let blocks = image_encoder.blocks.into_iter().enumerate();
@@ -205,7 +213,11 @@ impl<N: Number> Executor<N> {
         let mut tokens = self.own_tokens.clone();
         if let Some(sparse) = &encoded.sparse {
             if sparse.dim(0)? != 1 {
-                return Err(Error::config("prompts", sparse.dim(0)?, "the executor takes one for all images"));
+                return Err(Error::config(
+                    "prompts",
+                    sparse.dim(0)?,
+                    "the executor takes one for all images",
+                ));
             }
             tokens.extend(floats(sparse)?);
         }
@@ -235,7 +247,10 @@ impl<N: Number> Executor<N> {
         observer: Option<Observer<'_>>,
     ) -> Result<&[usize]> {
         let images = job.clips * job.frames;
-        if job.outputs.is_empty() || !job.outputs.is_sorted_by(|a, b| a < b) || job.outputs.iter().any(|i| *i >= images) {
+        if job.outputs.is_empty()
+            || !job.outputs.is_sorted_by(|a, b| a < b)
+            || job.outputs.iter().any(|i| *i >= images)
+        {
             let wanted = format!("they have to be ascending images of {images}");
             return Err(Error::config("outputs", format!("{:?}", job.outputs), wanted));
         }
@@ -262,10 +277,18 @@ impl<N: Number> Executor<N> {
     ) -> Result<&[usize]> {
         let wanted = State::<N>::new_lengths(&self.config);
         if self.config.temporal != crate::segmenter::Temporal::Causal {
-            return Err(Error::config("temporal", "centered", "the model looks at later frames"));
+            return Err(Error::config(
+                "temporal",
+                "centered",
+                "the model looks at later frames",
+            ));
         }
         if states.is_empty() || states.iter().any(|state| (state.low.len(), state.slot) != wanted) {
-            return Err(Error::config("states", states.len(), "one state of this model for each frame"));
+            return Err(Error::config(
+                "states",
+                states.len(),
+                "one state of this model for each frame",
+            ));
         }
         let streams = states.len();
         let plan = match self.buffers.plan.take() {
@@ -326,7 +349,9 @@ impl<N: Number> Executor<N> {
                 }
             };
             adapt(&block.adapter_1, (&part.low_1, &part.attention), stream)?;
-            block.attention.run(rooms, projected, &part.attention, tokens, stream)?;
+            block
+                .attention
+                .run(rooms, projected, &part.attention, tokens, stream)?;
             adapt(&block.adapter_2, (&part.low_2, &part.mlp), stream)?;
             block.mlp.run(rooms, &part.mlp, tokens, stream)?;
             show_block(&mut show, index, stream);
@@ -374,6 +399,11 @@ impl<N: Number> Executor<N> {
         Ok(())
     }
 
+    /// Floating-point operations of a job: products alone, of what its outputs depend on.
+    pub fn operations(&self, clips: usize, frames: usize, outputs: &[usize]) -> f64 {
+        Plan::new(&self.config, clips, frames, outputs).operations(&self.config)
+    }
+
     /// Bytes of packed weights.
     pub fn weight_bytes(&self) -> usize {
         let blocks = self.blocks.iter().map(|block| {
@@ -417,7 +447,11 @@ fn show_block(show: &mut impl FnMut(&str, &[f32]), index: usize, stream: &[f32])
         let whole = rest.len();
         let written = write!(rest, "block_{index}").is_ok();
         let length = whole - rest.len();
-        if written { std::str::from_utf8(&name[..length]).unwrap_or_default() } else { "" }
+        if written {
+            std::str::from_utf8(&name[..length]).unwrap_or_default()
+        } else {
+            ""
+        }
     };
     show(text, stream);
 }

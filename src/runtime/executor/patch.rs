@@ -94,7 +94,9 @@ impl<N: Number> Patches<N> {
                             *to = N::of(values[usize::from(pixel[channel])]);
                         }
                     }
-                    Picture::Planes(planes) => N::narrow(&planes[channel * side * side + first..][..patch], to),
+                    Picture::Planes(planes) => {
+                        N::narrow(&planes[channel * side * side + first..][..patch], to)
+                    }
                 }
             }
         }

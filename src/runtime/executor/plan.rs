@@ -75,6 +75,29 @@ impl Plan {
         self.clips == clips && self.frames == frames && self.decoded == decoded
     }
 
+    /// What it costs, in floating-point operations, counted as [`ModelConfig::operations`] counts.
+    pub(super) fn operations(&self, config: &ModelConfig) -> f64 {
+        let times = |images: &Images, each: f64| images.len() as f64 * each;
+        let blocks = self.blocks.iter().enumerate().map(|(index, block)| {
+            let frame = config.block_operations(index);
+            // An adapter gives as many frames as what follows it takes.
+            let adapter = |low: &Images, wanted: &Images| match low.is_empty() {
+                true => 0.0,
+                false => times(low, frame.adapter_down) + times(wanted, frame.adapter_rest),
+            };
+            adapter(&block.low_1, &block.attention)
+                + times(&block.attention, frame.projections + frame.attention)
+                + adapter(&block.low_2, &block.mlp)
+                + times(&block.mlp, frame.mlp)
+        });
+        times(&self.embedded, config.patch_operations())
+            + blocks.sum::<f64>()
+            + times(
+                &self.decoded,
+                config.neck_operations() + config.decoder_operations(),
+            )
+    }
+
     /// Images in all.
     pub(super) fn images(&self) -> usize {
         self.clips * self.frames
@@ -140,9 +163,27 @@ mod tests {
     }
 
     #[test]
+    fn all_frames_cost_what_the_model_counts() {
+        for adapters in [Adapters::Both, Adapters::Before, Adapters::None] {
+            let config = ModelConfig {
+                adapters,
+                ..ModelConfig::demo()
+            };
+            let of = |decoded: &[usize]| Plan::new(&config, 1, 5, decoded).operations(&config);
+            let (all, counted) = (of(&[0, 1, 2, 3, 4]), config.operations(5, 5).total());
+            assert!((all / counted - 1.0).abs() < 1e-12, "{all} {counted}");
+            assert!(of(&[4]) < all);
+        }
+    }
+
+    #[test]
     fn without_adapters_nothing_else_is_needed() {
         let plan = plan(Adapters::None, Temporal::Centered, &[1, 7]);
         assert_eq!(plan.embedded, [1, 7]);
-        assert!(plan.blocks.iter().all(|block| block.mlp == [1, 7] && block.attention == [1, 7]));
+        assert!(
+            plan.blocks
+                .iter()
+                .all(|block| block.mlp == [1, 7] && block.attention == [1, 7])
+        );
     }
 }

@@ -52,8 +52,10 @@ impl<N: Number> Head<N> {
         self.values.reshape(rows, width);
         let pairs = keys.chunks_exact(inner).zip(values.chunks_exact(inner));
         for (row, (key, value)) in pairs.enumerate() {
-            self.keys.set_column(row, N::of_all(&key[first..first + width], narrow))?;
-            self.values.set_row(row, N::of_all(&value[first..first + width], narrow))?;
+            self.keys
+                .set_column(row, N::of_all(&key[first..first + width], narrow))?;
+            self.values
+                .set_row(row, N::of_all(&value[first..first + width], narrow))?;
         }
         Ok(())
     }
@@ -161,10 +163,7 @@ impl Cut {
     /// Which image and which of its rows are task `index`.
     pub(super) fn piece(&self, index: usize) -> (usize, Range<usize>) {
         let first = index % self.pieces * self.piece;
-        (
-            index / self.pieces,
-            first..self.rows.min(first + self.piece),
-        )
+        (index / self.pieces, first..self.rows.min(first + self.piece))
     }
 }
 
@@ -219,7 +218,14 @@ mod tests {
 
     #[test]
     fn cuts_cover_every_row_once() {
-        for (rows, images, depth) in [(1, 1, 1), (49, 1, 5), (256, 1, 1), (1024, 5, 1), (1024, 1, 5), (196, 3, 7)] {
+        for (rows, images, depth) in [
+            (1, 1, 1),
+            (49, 1, 5),
+            (256, 1, 1),
+            (1024, 5, 1),
+            (1024, 1, 5),
+            (196, 3, 7),
+        ] {
             let cut = Cut::new(rows, images, depth);
             let mut seen = vec![0; rows * images];
             for index in 0..cut.pieces() * images {

@@ -62,7 +62,10 @@ impl<N: Number> State<N> {
         let [older, newer, _] = self.taps();
         let adapters = self.low.chunks_exact((SLOTS * self.slot).max(1));
         let frames = adapters.flat_map(|slots| [older, newer].map(|at| &slots[at..at + self.slot]));
-        frames.flatten().flat_map(|value| value.float().to_le_bytes()).collect()
+        frames
+            .flatten()
+            .flat_map(|value| value.float().to_le_bytes())
+            .collect()
     }
 
     /// The way back of [`State::to_bytes`].
@@ -79,7 +82,10 @@ impl<N: Number> State<N> {
         let slot = state.slot;
         let frames = state.low.chunks_exact_mut((SLOTS * slot).max(1));
         for (slots, bytes) in frames.zip(bytes.chunks_exact((2 * slot * size_of::<f32>()).max(1))) {
-            for (at, bytes) in [older, newer].into_iter().zip(bytes.chunks_exact(slot * size_of::<f32>())) {
+            for (at, bytes) in [older, newer]
+                .into_iter()
+                .zip(bytes.chunks_exact(slot * size_of::<f32>()))
+            {
                 for (number, bytes) in slots[at..at + slot].iter_mut().zip(bytes.as_chunks::<4>().0) {
                     let value = f32::from_le_bytes(*bytes);
                     if !value.is_finite() {
@@ -114,7 +120,12 @@ mod tests {
             state.advance();
         }
         let bytes = state.to_bytes();
-        let floats: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let floats: Vec<f32> = bytes
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|b| f32::from_le_bytes(*b))
+            .collect();
         assert_eq!(floats, [3.0, 3.0, 4.0, 4.0, 13.0, 13.0, 14.0, 14.0]);
         let back = State::<f32>::from_bytes(&bytes, &config).unwrap();
         assert_eq!(back.to_bytes(), bytes);

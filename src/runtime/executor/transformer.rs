@@ -132,7 +132,12 @@ impl<N: Number> Transformer<N> {
     }
 
     /// Takes both sides of every image through all layers, in place.
-    pub(super) fn run(&self, rooms: &Rooms<N>, exchange: &mut Exchange<N>, sides: &mut Sides<'_>) -> Result<()> {
+    pub(super) fn run(
+        &self,
+        rooms: &Rooms<N>,
+        exchange: &mut Exchange<N>,
+        sides: &mut Sides<'_>,
+    ) -> Result<()> {
         for layer in &self.layers {
             let asking = Some(&layer.to_tokens.query);
             self.project(rooms, exchange, sides, &layer.to_picture, asking)?;
@@ -224,7 +229,8 @@ impl<N: Number> Transformer<N> {
         sides: &Sides<'_>,
         seen: &Projections<N>,
     ) -> Result<()> {
-        let (inner, heads, head_width, images) = (seen.inner(), seen.heads, seen.head_width(), sides.images());
+        let (inner, heads, head_width, images) =
+            (seen.inner(), seen.heads, seen.head_width(), sides.images());
         let rows = sides.picture_positions.len() / self.width;
         let tokens = sides.token_positions.len() / self.width;
         let (keys, values) = (&exchange.keys, &exchange.values);
@@ -323,7 +329,13 @@ impl<N: Number> Transformer<N> {
                 let first = index * head_width;
                 let queries = Rows::new(&queries[first..], piece.len(), inner);
                 let head = &exchange.shown[image * heads + index];
-                attend(queries, piece.len(), head, (&mut seen[first..], inner), (scores, weights))?;
+                attend(
+                    queries,
+                    piece.len(),
+                    head,
+                    (&mut seen[first..], inner),
+                    (scores, weights),
+                )?;
             }
             asking.out.add(N::of_all(seen, narrow), x)?;
             layer.norm_4.in_place(x, take(normed, x.len()));
@@ -383,7 +395,13 @@ impl<N: Number> Layer<N> {
         for first in (0..inner).step_by(head_width) {
             head.pack(keys, values, inner, (first, head_width), plain)?;
             let queries = Rows::new(&queries[first..], count, inner);
-            attend(queries, count, head, (&mut seen[first..], inner), (scores, weights))?;
+            attend(
+                queries,
+                count,
+                head,
+                (&mut seen[first..], inner),
+                (scores, weights),
+            )?;
         }
         if self.first {
             tokens.fill(0.0);
@@ -394,7 +412,13 @@ impl<N: Number> Layer<N> {
     }
 
     /// One image's tokens go through their MLP and show themselves to the picture.
-    fn show(&self, tokens: &mut [f32], positions: &[f32], room: &mut Room<N>, shown: &mut [Head<N>]) -> Result<()> {
+    fn show(
+        &self,
+        tokens: &mut [f32],
+        positions: &[f32],
+        room: &mut Room<N>,
+        shown: &mut [Head<N>],
+    ) -> Result<()> {
         let Room {
             floats: [placed, hidden, keys, values, ..],
             numbers: [narrow, plain, ..],
