@@ -6,7 +6,6 @@
 use super::layers::{Dense, Norm, fill_rows, floats};
 use super::plan::{Images, Plan, beside, shifts};
 use super::room::{Cut, Room, Rooms, Shared, span, take};
-use super::state::State;
 use crate::kernels::gelu::gelu_in_place;
 use crate::kernels::packed::{Number, Panels, Rows, Start, product};
 use crate::model::temporal_adapter::TemporalAdapter;
@@ -87,44 +86,22 @@ impl<N: Number> Adapter<N> {
         })
     }
 
-    /// Adapts one new frame of each stream; `index` is the adapter's among those of the model.
-    pub(super) fn step(
-        &self,
-        rooms: &Rooms<N>,
-        index: usize,
-        states: &mut [&mut State<N>],
-        stream: &mut [f32],
-    ) -> Result<()> {
-        let (images, width, inner) = (states.len(), self.down.inputs(), self.down.outputs());
-        let tokens = stream.len() / width / images;
-        let cut = Cut::new(tokens, images, 1);
-        let stream = Shared::new(stream);
-        for (image, state) in states.iter_mut().enumerate() {
-            let (taps, begin) = (state.taps(), state.adapter(index));
-            let low = Shared::new(&mut state.low);
-            rooms.run(cut.pieces(), |piece, room| {
-                let (_, rows) = cut.piece(piece);
-                let Room {
-                    floats: [normed, sums, ..],
-                    numbers: [narrow, ..],
-                    ..
-                } = room;
-                // SAFETY: each task has tokens of its own, in all slots; slots are taken one after the other, and no
-                // two taps share one.
-                let (x, [older, newer, new]) = unsafe {
-                    let frame = |tap: usize| {
-                        let first = begin + tap + rows.start * inner;
-                        low.slice(first..first + rows.len() * inner)
-                    };
-                    let slots = [frame(taps[0])?, frame(taps[1])?, frame(taps[2])?];
-                    (stream.slice(span(image, tokens, &rows, width))?, slots)
-                };
-                self.low(x, new, (&mut *normed, &mut *narrow, &mut *sums))?;
-                let under = [Some(&*older), Some(&*newer), Some(&*new)];
-                self.finish(x, under, (sums, narrow))
-            })?;
-        }
-        Ok(())
+    /// Adapts some tokens of one new frame, of which `low` are the convolution's inputs under the taps, the new frame's
+    /// last and to be filled.
+    pub(super) fn step_rows(&self, x: &mut [f32], low: [&mut [N]; 3], room: &mut Room<N>) -> Result<()> {
+        let Room {
+            floats: [normed, sums, ..],
+            numbers: [narrow, ..],
+            ..
+        } = room;
+        let [older, newer, new] = low;
+        self.low(x, new, (&mut *normed, &mut *narrow, &mut *sums))?;
+        self.finish(x, [Some(&*older), Some(&*newer), Some(&*new)], (sums, narrow))
+    }
+
+    /// Channels inside.
+    pub(super) fn inner(&self) -> usize {
+        self.down.outputs()
     }
 
     /// The convolution's input for some tokens of one frame.

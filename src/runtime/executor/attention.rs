@@ -26,9 +26,9 @@ pub(super) struct BlockAttention<N> {
 #[derive(Debug)]
 pub(super) struct Projected<N> {
     /// `[images of a group, tokens, 3 * width]`
-    qkv: Vec<N>,
+    pub(super) qkv: Vec<N>,
     /// `[images of a group, tokens, width]`
-    mixed: Vec<N>,
+    pub(super) mixed: Vec<N>,
 }
 
 impl<N> Default for Projected<N> {
@@ -95,19 +95,12 @@ impl<N: Number> BlockAttention<N> {
         let shared = Shared::new(qkv);
         rooms.run(cut.pieces() * images.len(), |index, room| {
             let (which, rows) = cut.piece(index);
-            let Room {
-                floats: [normed, sums, ..],
-                numbers: [narrow, ..],
-                ..
-            } = room;
             // SAFETY: each task has rows of its own, in both buffers.
             let (x, y) = unsafe {
                 let x = stream.slice(span(images[which], tokens, &rows, width))?;
                 (x, shared.slice(span(which, tokens, &rows, 3 * width))?)
             };
-            let normed = take(normed, x.len());
-            self.norm.rows(x, normed);
-            self.qkv.narrow(N::of_all(normed, narrow), y, sums)
+            self.ask_rows(x, y, room)
         })?;
         let qkv = &*qkv;
         self.mix(rooms, images.len(), tokens, qkv, mixed)?;
@@ -116,12 +109,36 @@ impl<N: Number> BlockAttention<N> {
             let (which, rows) = cut.piece(index);
             // SAFETY: each task has rows of its own.
             let x = unsafe { stream.slice(span(images[which], tokens, &rows, width))? };
-            self.proj.add(&mixed[span(which, tokens, &rows, width)], x)
+            self.answer_rows(&mixed[span(which, tokens, &rows, width)], x)
         })
     }
 
+    /// Queries, keys and values of some tokens.
+    pub(super) fn ask_rows(&self, x: &[f32], qkv: &mut [N], room: &mut Room<N>) -> Result<()> {
+        let Room {
+            floats: [normed, sums, ..],
+            numbers: [narrow, ..],
+            ..
+        } = room;
+        let normed = take(normed, x.len());
+        self.norm.rows(x, normed);
+        self.qkv.narrow(N::of_all(normed, narrow), qkv, sums)
+    }
+
+    /// Adds what attention gave for some tokens.
+    pub(super) fn answer_rows(&self, mixed: &[N], x: &mut [f32]) -> Result<()> {
+        self.proj.add(mixed, x)
+    }
+
     /// Every head of every span, in bands of queries where there would be too few tasks.
-    fn mix(&self, rooms: &Rooms<N>, images: usize, tokens: usize, qkv: &[N], mixed: &mut [N]) -> Result<()> {
+    pub(super) fn mix(
+        &self,
+        rooms: &Rooms<N>,
+        images: usize,
+        tokens: usize,
+        qkv: &[N],
+        mixed: &mut [N],
+    ) -> Result<()> {
         let (width, head_width, heads) = (self.proj.outputs(), self.inner.head_width(), self.inner.heads());
         let (down, across) = self.inner.spans();
         let units = images * down * across * heads;

@@ -46,12 +46,14 @@ impl<N: Number> BlockMlp<N> {
             let (which, rows) = cut.piece(index);
             // SAFETY: each task has rows of its own.
             let x = unsafe { stream.slice(span(images[which], tokens, &rows, width))? };
-            self.rows(x, rows.len(), room)
+            self.rows(x, room)
         })
     }
 
-    fn rows(&self, x: &mut [f32], rows: usize, room: &mut Room<N>) -> Result<()> {
+    /// The MLP of some tokens, in place.
+    pub(super) fn rows(&self, x: &mut [f32], room: &mut Room<N>) -> Result<()> {
         let (width, hidden) = (self.first.inputs(), self.first.outputs());
+        let rows = x.len() / width;
         let Room {
             floats: [normed, sums, ..],
             numbers: [narrow, active, ..],

@@ -29,6 +29,7 @@ mod patch;
 mod plan;
 mod room;
 mod state;
+mod step;
 mod transformer;
 
 use crate::error::{Error, Result};
@@ -46,6 +47,7 @@ use neck::Neck;
 use patch::Patches;
 use plan::Plan;
 use room::{Rooms, take};
+use step::Between;
 use transformer::{Exchange, Sides, Transformer};
 
 pub use masks::Masks;
@@ -78,6 +80,17 @@ struct EncoderBlock<N> {
     skip: Option<usize>,
 }
 
+/// The image encoder.
+#[derive(Debug)]
+struct Encoder<N> {
+    patches: Patches<N>,
+    blocks: Vec<EncoderBlock<N>>,
+    neck: Neck<N>,
+    /// Of a picture.
+    tokens: usize,
+    width: usize,
+}
+
 /// Prompts as the decoder takes them.
 #[derive(Debug, Default)]
 struct Told {
@@ -91,9 +104,7 @@ struct Told {
 #[derive(Debug)]
 pub struct Executor<N> {
     config: ModelConfig,
-    patches: Patches<N>,
-    blocks: Vec<EncoderBlock<N>>,
-    neck: Neck<N>,
+    encoder: Encoder<N>,
     prompt_encoder: PromptEncoder,
     /// `[tokens, width]`, the IoU's and the classes'.
     own_tokens: Vec<f32>,
@@ -183,9 +194,13 @@ impl<N: Number> Executor<N> {
             .collect::<candle_core::Result<_>>()?;
         let own_tokens = Tensor::cat(&[&mask_decoder.iou_token, &mask_decoder.mask_tokens], 0)?;
         let mut executor = Self {
-            patches,
-            blocks,
-            neck,
+            encoder: Encoder {
+                patches,
+                blocks,
+                neck,
+                tokens: grid * grid,
+                width: config.encoder_width,
+            },
             own_tokens: floats(&own_tokens)?,
             picture_positions: floats(&prompt_encoder.grid_positions()?)?,
             prompt_encoder,
@@ -310,11 +325,11 @@ impl<N: Number> Executor<N> {
         &mut self,
         plan: &Plan,
         picture: &(dyn Fn(usize) -> Picture<'a> + Sync),
-        mut time: Time<'_, '_, N>,
+        time: Time<'_, '_, N>,
         masks: &mut [Masks<'_>],
         mut observer: Option<Observer<'_>>,
     ) -> candle_core::Result<()> {
-        let (tokens, width) = (self.config.grid_side().pow(2), self.config.encoder_width);
+        let (tokens, width) = (self.encoder.tokens, self.encoder.width);
         let Buffers {
             rooms,
             stream,
@@ -329,44 +344,58 @@ impl<N: Number> Executor<N> {
             ..
         } = &mut self.buffers;
         rooms.fit()?;
-        let mut show = |name: &str, values: &[f32]| {
-            if let Some(observer) = &mut observer {
-                observer(name, values);
-            }
-        };
         let stream = take(stream, plan.images() * tokens * width);
-        self.patches.run(rooms, plan, picture, stream)?;
-        show("patch_embed", stream);
-        skips.resize_with(self.config.skips(), Vec::new);
-        let mut adapters = 0;
-        for (index, (block, part)) in self.blocks.iter().zip(&plan.blocks).enumerate() {
-            let mut adapt = |adapter: &Option<Adapter<N>>, sets, stream: &mut [f32]| {
-                let Some(adapter) = adapter else { return Ok(()) };
-                adapters += 1;
-                match &mut time {
-                    Time::Clips => adapter.clips(rooms, plan, sets, stream),
-                    Time::Step(states) => adapter.step(rooms, adapters - 1, states, stream),
-                }
-            };
-            adapt(&block.adapter_1, (&part.low_1, &part.attention), stream)?;
-            block
-                .attention
-                .run(rooms, projected, &part.attention, tokens, stream)?;
-            adapt(&block.adapter_2, (&part.low_2, &part.mlp), stream)?;
-            block.mlp.run(rooms, &part.mlp, tokens, stream)?;
-            show_block(&mut show, index, stream);
-            if let Some(skip) = block.skip {
-                let length = tokens * width;
-                let to = take(&mut skips[skip], plan.decoded.len() * length);
-                for (image, to) in plan.decoded.iter().zip(to.chunks_exact_mut(length)) {
-                    to.copy_from_slice(&stream[image * length..(image + 1) * length]);
-                }
-            }
-        }
         let images = plan.decoded.len();
         let features = take(features, images * self.picture_positions.len());
-        self.neck.run(rooms, &plan.decoded, stream, neck, features)?;
-        show("features", features);
+        skips.resize_with(self.config.skips(), Vec::new);
+        for skip in skips.iter_mut() {
+            take(skip, images * tokens * width);
+        }
+        match time {
+            Time::Step(states) => {
+                let mut between = Between {
+                    stream,
+                    projected,
+                    skips,
+                    neck,
+                };
+                self.encoder.step(rooms, states, picture, &mut between)?;
+                self.encoder.neck.second(rooms, images, neck, features)?;
+            }
+            Time::Clips => {
+                self.encoder.patches.run(rooms, plan, picture, stream)?;
+                if let Some(observer) = &mut observer {
+                    observer("patch_embed", stream);
+                }
+                for (index, (block, part)) in self.encoder.blocks.iter().zip(&plan.blocks).enumerate() {
+                    if let Some(adapter) = &block.adapter_1 {
+                        adapter.clips(rooms, plan, (&part.low_1, &part.attention), stream)?;
+                    }
+                    block
+                        .attention
+                        .run(rooms, projected, &part.attention, tokens, stream)?;
+                    if let Some(adapter) = &block.adapter_2 {
+                        adapter.clips(rooms, plan, (&part.low_2, &part.mlp), stream)?;
+                    }
+                    block.mlp.run(rooms, &part.mlp, tokens, stream)?;
+                    if let Some(observer) = &mut observer {
+                        observer(&format!("block_{index}"), stream);
+                    }
+                    if let Some(skip) = block.skip {
+                        let length = tokens * width;
+                        for (image, to) in plan.decoded.iter().zip(skips[skip].chunks_exact_mut(length)) {
+                            to.copy_from_slice(&stream[image * length..(image + 1) * length]);
+                        }
+                    }
+                }
+                self.encoder
+                    .neck
+                    .run(rooms, &plan.decoded, stream, neck, features)?;
+            }
+        }
+        if let Some(observer) = &mut observer {
+            observer("features", features);
+        }
         for image in features.chunks_exact_mut(self.picture_positions.len()) {
             match self.told.dense.len() == image.len() {
                 true => add(image, &self.told.dense),
@@ -406,13 +435,13 @@ impl<N: Number> Executor<N> {
 
     /// Bytes of packed weights.
     pub fn weight_bytes(&self) -> usize {
-        let blocks = self.blocks.iter().map(|block| {
+        let blocks = self.encoder.blocks.iter().map(|block| {
             let adapters = block.adapter_1.iter().chain(&block.adapter_2).map(Adapter::bytes);
             adapters.sum::<usize>() + block.attention.bytes() + block.mlp.bytes()
         });
-        self.patches.bytes()
+        self.encoder.patches.bytes()
             + blocks.sum::<usize>()
-            + self.neck.bytes()
+            + self.encoder.neck.bytes()
             + self.transformer.bytes()
             + self.masks.bytes()
     }
@@ -436,24 +465,6 @@ enum Time<'a, 'b, N> {
     Clips,
     /// As one new frame of each stream.
     Step(&'a mut [&'b mut State<N>]),
-}
-
-fn show_block(show: &mut impl FnMut(&str, &[f32]), index: usize, stream: &[f32]) {
-    let mut name = [0u8; 16];
-    // `block_N` without an allocation: this is on the way of every run.
-    let text = {
-        use std::io::Write;
-        let mut rest = &mut name[..];
-        let whole = rest.len();
-        let written = write!(rest, "block_{index}").is_ok();
-        let length = whole - rest.len();
-        if written {
-            std::str::from_utf8(&name[..length]).unwrap_or_default()
-        } else {
-            ""
-        }
-    };
-    show(text, stream);
 }
 
 /// Pairs of numbers want even widths.

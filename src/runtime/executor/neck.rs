@@ -46,23 +46,44 @@ impl<N: Number> Neck<N> {
         let shared = Shared::new(between);
         rooms.run(cut.pieces() * wanted.len(), |index, room| {
             let (which, rows) = cut.piece(index);
-            let Room {
-                floats: [sums, normed, ..],
-                numbers: [narrow, ..],
-                ..
-            } = room;
             // SAFETY: each task has rows of its own.
             let y = unsafe { shared.slice(span(which, tokens, &rows, outputs))? };
-            let x = &stream[span(wanted[which], tokens, &rows, width)];
-            let (sums, normed) = (take(sums, y.len()), take(normed, y.len()));
-            self.first.run(N::of_all(x, narrow), sums)?;
-            self.norm_first.rows(sums, normed);
-            N::narrow(normed, y);
-            Ok(())
+            self.first_rows(&stream[span(wanted[which], tokens, &rows, width)], y, room)
         })?;
-        let between = &*between;
+        self.second(rooms, wanted.len(), between, features)
+    }
+
+    /// The first convolution and norm of some tokens.
+    pub(super) fn first_rows(&self, x: &[f32], y: &mut [N], room: &mut Room<N>) -> Result<()> {
+        let Room {
+            floats: [sums, normed, ..],
+            numbers: [narrow, ..],
+            ..
+        } = room;
+        let (sums, normed) = (take(sums, y.len()), take(normed, y.len()));
+        self.first.run(N::of_all(x, narrow), sums)?;
+        self.norm_first.rows(sums, normed);
+        N::narrow(normed, y);
+        Ok(())
+    }
+
+    /// Channels of a token.
+    pub(super) fn channels(&self) -> usize {
+        self.first.outputs()
+    }
+
+    /// The second convolution and norm, from `between`, `[images, tokens, channels]`.
+    pub(super) fn second(
+        &self,
+        rooms: &Rooms<N>,
+        images: usize,
+        between: &[N],
+        features: &mut [f32],
+    ) -> Result<()> {
+        let (tokens, outputs) = (self.side * self.side, self.first.outputs());
+        let cut = Cut::new(tokens, images, 1);
         let features = Shared::new(features);
-        rooms.run(cut.pieces() * wanted.len(), |index, room| {
+        rooms.run(cut.pieces() * images, |index, room| {
             let (which, rows) = cut.piece(index);
             // SAFETY: each task has rows of its own.
             let y = unsafe { features.slice(span(which, tokens, &rows, outputs))? };

@@ -2,7 +2,7 @@
 
 use super::layers::{Dense, floats};
 use super::plan::Plan;
-use super::room::{Cut, Rooms, Shared, span, take};
+use super::room::{Cut, Room, Rooms, Shared, span, take};
 use crate::kernels::packed::{Number, Rows, Start, product};
 use crate::model::layers::PatchConv;
 use candle_core::{Result, Tensor, bail};
@@ -53,7 +53,7 @@ impl<N: Number> Patches<N> {
         picture: &(dyn Fn(usize) -> Picture<'a> + Sync),
         stream: &mut [f32],
     ) -> Result<()> {
-        let (width, inputs) = (self.projection.outputs(), self.projection.inputs());
+        let width = self.projection.outputs();
         let tokens = self.positions.len() / width;
         let cut = Cut::new(tokens, plan.embedded.len(), 1);
         let stream = Shared::new(stream);
@@ -62,13 +62,25 @@ impl<N: Number> Patches<N> {
             let image = plan.embedded[which];
             // SAFETY: each task has rows of its own.
             let y = unsafe { stream.slice(span(image, tokens, &rows, width))? };
-            y.copy_from_slice(&self.positions[rows.start * width..rows.end * width]);
-            let [patches, ..] = &mut room.numbers;
-            let patches = take(patches, rows.len() * inputs);
-            self.gather(picture(image), &rows, patches)?;
-            let patches = Rows::new(patches, rows.len(), inputs);
-            product(y, width, Start::Output, patches, &self.projection.panels.all())
+            self.rows(picture(image), &rows, y, room)
         })
+    }
+
+    /// Some tokens of one picture.
+    pub(super) fn rows(
+        &self,
+        picture: Picture<'_>,
+        rows: &Range<usize>,
+        y: &mut [f32],
+        room: &mut Room<N>,
+    ) -> Result<()> {
+        let (width, inputs) = (self.projection.outputs(), self.projection.inputs());
+        y.copy_from_slice(&self.positions[rows.start * width..rows.end * width]);
+        let [patches, ..] = &mut room.numbers;
+        let patches = take(patches, rows.len() * inputs);
+        self.gather(picture, rows, patches)?;
+        let patches = Rows::new(patches, rows.len(), inputs);
+        product(y, width, Start::Output, patches, &self.projection.panels.all())
     }
 
     /// The pixels of some tokens, `[tokens, 3, patch, patch]`.

@@ -1,8 +1,8 @@
 //! SAM's two-way transformer over features and class tokens.
 //!
-//! A layer goes in five passes, each split over the picture's tokens, over images, or over heads: what the tokens will
-//! see of the picture, and its queries to them; the tokens look at themselves and ask; each head looks; the tokens take
-//! it in and show themselves; the picture looks at them.
+//! A layer goes in four passes, split over the picture's tokens, over images, or over heads: the tokens look at
+//! themselves and ask, while the picture prepares what they will see; each head looks; the tokens take it in and show
+//! themselves; the picture looks at them.
 
 use super::layers::{Dense, Norm, sum};
 use super::room::{Cut, Head, Room, Rooms, Shared, span, take};
@@ -139,38 +139,55 @@ impl<N: Number> Transformer<N> {
         sides: &mut Sides<'_>,
     ) -> Result<()> {
         for layer in &self.layers {
-            let asking = Some(&layer.to_tokens.query);
-            self.project(rooms, exchange, sides, &layer.to_picture, asking)?;
             self.ask(rooms, exchange, sides, Some(layer))?;
             self.look(rooms, exchange, sides, &layer.to_picture)?;
             self.take_in(rooms, exchange, sides, Some(layer))?;
             self.look_back(rooms, exchange, sides, layer)?;
         }
-        self.project(rooms, exchange, sides, &self.last, None)?;
         self.ask(rooms, exchange, sides, None)?;
         self.look(rooms, exchange, sides, &self.last)?;
         self.take_in(rooms, exchange, sides, None)
     }
 
-    /// Keys and values of the picture for the tokens, and its queries to them.
-    fn project(
+    /// Side by side: the tokens look at themselves and ask the picture; keys and values of the picture for the tokens,
+    /// and its queries to them.
+    fn ask(
         &self,
         rooms: &Rooms<N>,
         exchange: &mut Exchange<N>,
-        sides: &Sides<'_>,
-        seen: &Projections<N>,
-        asking: Option<&Dense<N>>,
+        sides: &mut Sides<'_>,
+        layer: Option<&Layer<N>>,
     ) -> Result<()> {
+        let seen = layer.map_or(&self.last, |layer| &layer.to_picture);
+        let asking = layer.map(|layer| &layer.to_tokens.query);
         let (width, inner, images) = (self.width, seen.inner(), sides.images());
+        let (positions, count) = (sides.token_positions, sides.token_positions.len());
         let rows = sides.picture_positions.len() / width;
+        let asked_rows = count / width * inner;
         let asked_width = asking.map_or(0, Dense::outputs);
         let cut = Cut::new(rows, images, 1);
         let keys = Shared::new(take(&mut exchange.keys, images * rows * inner));
         let values = Shared::new(take(&mut exchange.values, images * rows * inner));
         let queries = Shared::new(take(&mut exchange.queries, images * rows * asked_width));
-        rooms.run(cut.pieces() * images, |index, room| {
-            let (image, piece) = cut.piece(index);
-            let x = &sides.picture[span(image, rows, &piece, width)];
+        let asked = Shared::new(take(&mut exchange.asked, images * asked_rows));
+        let tokens = Shared::new(sides.tokens);
+        let picture = &*sides.picture;
+        rooms.run(images + cut.pieces() * images, |index, room| {
+            if index < images {
+                // SAFETY: each of these tasks has an image of its own, in both buffers.
+                let (tokens, asked) = unsafe {
+                    let tokens = tokens.slice(index * count..(index + 1) * count)?;
+                    (tokens, asked.slice(index * asked_rows..(index + 1) * asked_rows)?)
+                };
+                if let Some(layer) = layer {
+                    layer.look_at_themselves(tokens, positions, room)?;
+                }
+                let placed = take(&mut room.floats[0], count);
+                sum(tokens, positions, placed);
+                return seen.query.run(N::of_all(placed, &mut room.numbers[0]), asked);
+            }
+            let (image, piece) = cut.piece(index - images);
+            let x = &picture[span(image, rows, &piece, width)];
             let Room {
                 floats: [placed, ..],
                 numbers: [narrow, plain, ..],
@@ -179,7 +196,7 @@ impl<N: Number> Transformer<N> {
             let placed = take(placed, x.len());
             sum(x, &sides.picture_positions[span(0, rows, &piece, width)], placed);
             let to = span(image, rows, &piece, inner);
-            // SAFETY: each task has rows of its own, in all three buffers.
+            // SAFETY: each of these tasks has rows of its own, in all three buffers.
             let (keys, values, queries) = unsafe {
                 let queries = queries.slice(span(image, rows, &piece, asked_width))?;
                 (keys.slice(to.clone())?, values.slice(to)?, queries)
@@ -190,34 +207,6 @@ impl<N: Number> Transformer<N> {
                 asking.run(placed, queries)?;
             }
             seen.value.run(N::of_all(x, plain), values)
-        })
-    }
-
-    /// The tokens look at themselves, and ask the picture.
-    fn ask(
-        &self,
-        rooms: &Rooms<N>,
-        exchange: &mut Exchange<N>,
-        sides: &mut Sides<'_>,
-        layer: Option<&Layer<N>>,
-    ) -> Result<()> {
-        let (positions, count, images) = (sides.token_positions, sides.token_positions.len(), sides.images());
-        let seen = layer.map_or(&self.last, |layer| &layer.to_picture);
-        let rows = count / self.width * seen.inner();
-        let asked = Shared::new(take(&mut exchange.asked, images * rows));
-        let tokens = Shared::new(sides.tokens);
-        rooms.run(images, |image, room| {
-            // SAFETY: each task has an image of its own, in both buffers.
-            let (tokens, asked) = unsafe {
-                let tokens = tokens.slice(image * count..(image + 1) * count)?;
-                (tokens, asked.slice(image * rows..(image + 1) * rows)?)
-            };
-            if let Some(layer) = layer {
-                layer.look_at_themselves(tokens, positions, room)?;
-            }
-            let placed = take(&mut room.floats[0], count);
-            sum(tokens, positions, placed);
-            seen.query.run(N::of_all(placed, &mut room.numbers[0]), asked)
         })
     }
 
