@@ -42,17 +42,72 @@ struct Rows<'a> {
     eps: f32,
 }
 
-/// Sums `f(x)` in sixteen strands, so that additions do not wait for one another.
+/// Sums `f(x)` in sixteen strands, so that additions do not wait for one another; what is left in four, and then one.
 #[inline(always)]
 fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let (blocks, rest) = x.as_chunks::<16>();
+    let (fours, ones) = rest.as_chunks::<4>();
     let mut strands = [0f32; 16];
-    let mut blocks = x.chunks_exact(16);
-    for block in &mut blocks {
+    for block in blocks {
         for (strand, x) in strands.iter_mut().zip(block) {
             *strand += f(*x);
         }
     }
-    strands.iter().sum::<f32>() + blocks.remainder().iter().map(|x| f(*x)).sum::<f32>()
+    let mut few = [0f32; 4];
+    for four in fours {
+        for (strand, x) in few.iter_mut().zip(four) {
+            *strand += f(*x);
+        }
+    }
+    let whole = if blocks.is_empty() {
+        0.0
+    } else {
+        strands.iter().sum::<f32>()
+    };
+    whole + few.iter().sum::<f32>() + ones.iter().map(|x| f(*x)).sum::<f32>()
+}
+
+/// `y = (x - mean) inverse weight + bias`, four at a time where sixteen are too many.
+#[inline(always)]
+fn scale<const FMA: bool>(x: &[f32], weight: &[f32], bias: &[f32], y: &mut [f32], mean: f32, inverse: f32) {
+    #[inline(always)]
+    fn pieces<const FMA: bool, const N: usize>(
+        x: &[[f32; N]],
+        weight: &[[f32; N]],
+        bias: &[[f32; N]],
+        y: &mut [[f32; N]],
+        mean: f32,
+        inverse: f32,
+    ) {
+        for (((y, x), weight), bias) in y.iter_mut().zip(x).zip(weight).zip(bias) {
+            for i in 0..N {
+                y[i] = mul_add::<FMA>((x[i] - mean) * inverse, weight[i], bias[i]);
+            }
+        }
+    }
+    let ((x, x_rest), (w, w_rest), (b, b_rest)) = (
+        x.as_chunks::<16>(),
+        weight.as_chunks::<16>(),
+        bias.as_chunks::<16>(),
+    );
+    let (y, y_rest) = y.as_chunks_mut::<16>();
+    pieces::<FMA, 16>(x, w, b, y, mean, inverse);
+    let ((x, x_rest), (w, w_rest), (b, b_rest)) = (
+        x_rest.as_chunks::<4>(),
+        w_rest.as_chunks::<4>(),
+        b_rest.as_chunks::<4>(),
+    );
+    let (y, y_rest) = y_rest.as_chunks_mut::<4>();
+    pieces::<FMA, 4>(x, w, b, y, mean, inverse);
+    let (y, _) = y_rest.as_chunks_mut::<1>();
+    pieces::<FMA, 1>(
+        x_rest.as_chunks().0,
+        w_rest.as_chunks().0,
+        b_rest.as_chunks().0,
+        y,
+        mean,
+        inverse,
+    );
 }
 
 impl simd::Body for Rows<'_> {
@@ -65,9 +120,7 @@ impl simd::Body for Rows<'_> {
             let mean = sum(x, |x| x) / width as f32;
             let variance = sum(x, |x| (x - mean) * (x - mean)) / width as f32;
             let inverse = 1.0 / (variance + self.eps).sqrt();
-            for (((y, x), weight), bias) in y.iter_mut().zip(x).zip(self.weight).zip(self.bias) {
-                *y = mul_add::<FMA>((x - mean) * inverse, *weight, *bias);
-            }
+            scale::<FMA>(x, self.weight, self.bias, y, mean, inverse);
         }
     }
 }

@@ -20,13 +20,17 @@ pub(super) unsafe trait Lanes: Copy {
     /// No sums yet.
     fn zero(self) -> Self::Sums;
 
+    /// The first `count` of a vector, or all of it.
+    ///
     /// # Safety
-    /// `COUNT` numbers can be read there.
-    unsafe fn load(self, from: *const f32) -> Self::Sums;
+    /// `count` numbers, at most `COUNT`, can be read there.
+    unsafe fn load(self, from: *const f32, count: usize) -> Self::Sums;
 
+    /// The way back.
+    ///
     /// # Safety
-    /// `COUNT` numbers can be written there.
-    unsafe fn store(self, to: *mut f32, sums: Self::Sums);
+    /// `count` numbers, at most `COUNT`, can be written there.
+    unsafe fn store(self, to: *mut f32, sums: Self::Sums, count: usize);
 
     /// One step of a vector of a panel.
     ///
@@ -64,21 +68,34 @@ unsafe impl<S: Simd> Lanes for FloatLanes<S> {
     }
 
     #[inline(always)]
-    unsafe fn load(self, from: *const f32) -> S::f32s {
+    unsafe fn load(self, from: *const f32, count: usize) -> S::f32s {
         // SAFETY: the caller's promise; `f32s` is plain data of `COUNT` floats.
-        unsafe { from.cast::<S::f32s>().read_unaligned() }
+        unsafe {
+            if count >= Self::COUNT {
+                from.cast::<S::f32s>().read_unaligned()
+            } else {
+                self.0.partial_load_f32s(std::slice::from_raw_parts(from, count))
+            }
+        }
     }
 
     #[inline(always)]
-    unsafe fn store(self, to: *mut f32, sums: S::f32s) {
+    unsafe fn store(self, to: *mut f32, sums: S::f32s, count: usize) {
         // SAFETY: as in `load`.
-        unsafe { to.cast::<S::f32s>().write_unaligned(sums) }
+        unsafe {
+            if count >= Self::COUNT {
+                to.cast::<S::f32s>().write_unaligned(sums);
+            } else {
+                self.0
+                    .partial_store_f32s(std::slice::from_raw_parts_mut(to, count), sums);
+            }
+        }
     }
 
     #[inline(always)]
     unsafe fn factors(self, from: *const f32) -> S::f32s {
         // SAFETY: the caller's promise.
-        unsafe { self.load(from) }
+        unsafe { self.load(from, Self::COUNT) }
     }
 
     #[inline(always)]
@@ -108,7 +125,8 @@ mod bfloat {
     use half::bf16;
     use std::arch::x86_64::{
         __m512, __m512bh, __m512i, _mm256_storeu_epi16, _mm512_add_ps, _mm512_cvtneps_pbh, _mm512_dpbf16_ps,
-        _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
+        _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_epi32,
+        _mm512_setzero_ps, _mm512_storeu_ps,
     };
 
     /// Whether this processor multiplies bfloat16.
@@ -137,15 +155,27 @@ mod bfloat {
         }
 
         #[inline(always)]
-        unsafe fn load(self, from: *const f32) -> __m512 {
+        unsafe fn load(self, from: *const f32, count: usize) -> __m512 {
             // SAFETY: the caller's promise, and as in `zero`.
-            unsafe { _mm512_loadu_ps(from) }
+            unsafe {
+                if count >= 16 {
+                    _mm512_loadu_ps(from)
+                } else {
+                    _mm512_maskz_loadu_ps((1 << count) - 1, from)
+                }
+            }
         }
 
         #[inline(always)]
-        unsafe fn store(self, to: *mut f32, sums: __m512) {
+        unsafe fn store(self, to: *mut f32, sums: __m512, count: usize) {
             // SAFETY: the caller's promise, and as in `zero`.
-            unsafe { _mm512_storeu_ps(to, sums) }
+            unsafe {
+                if count >= 16 {
+                    _mm512_storeu_ps(to, sums);
+                } else {
+                    _mm512_mask_storeu_ps(to, (1 << count) - 1, sums);
+                }
+            }
         }
 
         #[inline(always)]

@@ -22,7 +22,6 @@ mod lanes;
 mod number;
 mod tile;
 
-pub use super::product::Start;
 use candle_core::{Result, bail};
 pub use number::Number;
 use std::ops::Range;
@@ -238,14 +237,27 @@ impl<'a, N: Number> Rows<'a, N> {
     }
 }
 
-/// `output (+)= left * right`; row i of the output begins at `i * stride`.
+/// What the product is added to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Start<'a> {
+    /// Nothing: the output is overwritten.
+    Zero,
+    /// One row for all rows, a bias; the output is overwritten.
+    Row(&'a [f32]),
+    /// What the output holds.
+    Output,
+    /// What the output holds, and one row for all rows.
+    OutputAndRow(&'a [f32]),
+}
+
+/// `output = start + left * right`; row i of the output begins at `i * stride`.
 ///
 /// # Errors
 /// Sizes that do not fit one another or their data.
 pub fn product<N: Number>(
     output: &mut [f32],
     stride: usize,
-    start: Start,
+    start: Start<'_>,
     left: Rows<'_, N>,
     right: &Part<'_, N>,
 ) -> Result<()> {
@@ -257,7 +269,12 @@ pub fn product<N: Number>(
     if left.count == 0 || outputs == 0 {
         return Ok(());
     }
+    let row_fits = match start {
+        Start::Zero | Start::Output => true,
+        Start::Row(row) | Start::OutputAndRow(row) => row.len() == outputs,
+    };
     if !right.is_sound()
+        || !row_fits
         || !reaches(left.count, stride, outputs, output.len())
         || !reaches(left.count, left.stride, steps * N::DEPTH, left.data.len())
     {

@@ -17,15 +17,21 @@ fn holds<N: Number>(rows: usize, inputs: usize, outputs: usize) {
     let left = numbers(rows * stride, 1);
     let weight = numbers(outputs * inputs, 2);
     let before = numbers(rows * (outputs + 3), 3);
-    let numbers: Vec<N> = left.iter().map(|v| N::of(*v)).collect();
+    let narrow: Vec<N> = left.iter().map(|v| N::of(*v)).collect();
     let panels = Panels::<N>::of_weight(&weight, outputs, inputs).unwrap();
-    for start in [Start::Zero, Start::Output] {
+    let row = numbers(outputs, 7);
+    for start in [
+        Start::Zero,
+        Start::Output,
+        Start::Row(&row),
+        Start::OutputAndRow(&row),
+    ] {
         let mut got = before.clone();
         product(
             &mut got,
             outputs + 3,
             start,
-            Rows::new(&numbers, rows, stride),
+            Rows::new(&narrow, rows, stride),
             &panels.all(),
         )
         .unwrap();
@@ -38,9 +44,12 @@ fn holds<N: Number>(rows: usize, inputs: usize, outputs: usize) {
                         .sum(),
                     false => 0.0,
                 };
-                let wanted = match start == Start::Output || output >= outputs {
-                    true => before[at] + sum,
-                    false => sum,
+                let wanted = match start {
+                    _ if output >= outputs => before[at],
+                    Start::Zero => sum,
+                    Start::Output => before[at] + sum,
+                    Start::Row(row) => row[output] + sum,
+                    Start::OutputAndRow(row) => before[at] + row[output] + sum,
                 };
                 assert!(
                     (got[at] - wanted).abs() <= 1e-4 * wanted.abs().max(inputs as f32),
@@ -175,5 +184,13 @@ fn sizes_that_do_not_fit_are_refused() {
         run(&mut output, 2, 3, panels.all().inputs(0..4)).is_err(),
         "no such input"
     );
+    let short = product(
+        &mut output,
+        2,
+        Start::Row(&[1.0]),
+        Rows::new(&data, 2, 3),
+        &panels.all(),
+    );
+    assert!(short.is_err(), "a row too short");
     assert!(Panels::<f32>::of_weight(&[1.0; 5], 2, 3).is_err());
 }

@@ -11,7 +11,7 @@ const BLOCK_BYTES: usize = 36 << 10;
 pub struct Job<'a, 'b, N> {
     pub(super) output: &'a mut [f32],
     pub(super) stride: usize,
-    pub(super) start: Start,
+    pub(super) start: Start<'a>,
     pub(super) left: Rows<'a, N>,
     pub(super) right: &'a Part<'b, N>,
 }
@@ -26,7 +26,10 @@ struct Place<N> {
     stride: usize,
     /// Outputs that exist: those of whole vectors, and some of the last.
     columns: usize,
-    start: Start,
+    /// Whether the output's values are part of the sum.
+    from_output: bool,
+    /// A row that is, or null.
+    from_row: *const f32,
 }
 
 impl<N: Number> Job<'_, '_, N> {
@@ -54,10 +57,12 @@ impl<N: Number> Job<'_, '_, N> {
             .chain(inputs.is_empty().then_some(0))
         {
             let steps = block.min(inputs.end - first_input).div_ceil(N::DEPTH);
-            let start = if first_input == inputs.start {
-                self.start
-            } else {
-                Start::Output
+            // Blocks after the first add to what the first has left.
+            let is_first = first_input == inputs.start;
+            let from_output = !is_first || matches!(self.start, Start::Output | Start::OutputAndRow(_));
+            let row_of_all = match self.start {
+                Start::Row(row) | Start::OutputAndRow(row) if is_first => row.as_ptr(),
+                _ => std::ptr::null(),
             };
             for first in outputs.clone().step_by(width) {
                 let columns = width.min(outputs.end - first);
@@ -82,7 +87,11 @@ impl<N: Number> Job<'_, '_, N> {
                                 .add(row * self.stride + (first - outputs.start)),
                             stride: self.stride,
                             columns,
-                            start,
+                            from_output,
+                            from_row: match row_of_all.is_null() {
+                                true => row_of_all,
+                                false => row_of_all.add(first - outputs.start),
+                            },
                         };
                         strip::<L, ROWS>(lanes, &place, (self.left.count - row).min(ROWS));
                     }
@@ -126,7 +135,8 @@ unsafe fn strip<L: Lanes, const ROWS: usize>(lanes: L, place: &Place<L::Number>,
 ///
 /// # Safety
 /// `R` rows of `steps` can be read from the left operand, `steps` steps of `V` vectors from the panel, and `columns`,
-/// which fill `V` vectors or end in the last of them, can be read and written in each of `R` rows of the output.
+/// which fill `V` vectors or end in the last of them, can be read and written in each of `R` rows of the output and read
+/// from the row that is added, if there is one.
 #[inline(always)]
 unsafe fn tile<L: Lanes, const R: usize, const V: usize>(lanes: L, place: &Place<L::Number>) {
     let depth = L::Number::DEPTH;
@@ -146,27 +156,18 @@ unsafe fn tile<L: Lanes, const R: usize, const V: usize>(lanes: L, place: &Place
                 }
             }
         }
-        let whole = place.columns == V * L::COUNT;
         for (r, sums) in sums.iter().enumerate() {
             let row = place.output.add(r * place.stride);
             for (v, sums) in sums.iter().enumerate() {
-                let to = row.add(v * L::COUNT);
-                if whole || v + 1 < V {
-                    let sums = match place.start {
-                        Start::Zero => *sums,
-                        Start::Output => lanes.add(lanes.load(to), *sums),
-                    };
-                    lanes.store(to, sums);
-                } else {
-                    let mut last = [0f32; 64];
-                    lanes.store(last.as_mut_ptr(), *sums);
-                    for (i, sum) in last.iter().enumerate().take(place.columns - v * L::COUNT) {
-                        match place.start {
-                            Start::Zero => *to.add(i) = *sum,
-                            Start::Output => *to.add(i) += sum,
-                        }
-                    }
+                let (to, mut sums) = (row.add(v * L::COUNT), *sums);
+                let count = place.columns - v * L::COUNT;
+                if !place.from_row.is_null() {
+                    sums = lanes.add(lanes.load(place.from_row.add(v * L::COUNT), count), sums);
                 }
+                if place.from_output {
+                    sums = lanes.add(lanes.load(to, count), sums);
+                }
+                lanes.store(to, sums, count);
             }
         }
     }

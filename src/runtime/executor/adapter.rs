@@ -3,7 +3,7 @@
 //! A task takes some tokens through all frames of a clip, so that the convolution finds what it needs in the task's own
 //! buffers.
 
-use super::layers::{Dense, Norm, fill_rows, floats};
+use super::layers::{Dense, Norm, floats};
 use super::plan::{Images, Plan, beside, shifts};
 use super::room::{Cut, Room, Rooms, Shared, span, take};
 use crate::kernels::gelu::gelu_in_place;
@@ -126,16 +126,12 @@ impl<N: Number> Adapter<N> {
         let inner = self.down.outputs();
         let rows = x.len() / self.down.inputs();
         let sums = take(sums, rows * inner);
-        fill_rows(sums, &self.taps_bias);
+        let mut start = Start::Row(&self.taps_bias);
+        // The tap of the frame itself is always there.
         for (low, weight) in under.into_iter().zip(&self.taps) {
             if let Some(low) = low {
-                product(
-                    sums,
-                    inner,
-                    Start::Output,
-                    Rows::new(low, rows, inner),
-                    &weight.all(),
-                )?;
+                product(sums, inner, start, Rows::new(low, rows, inner), &weight.all())?;
+                start = Start::Output;
             }
         }
         gelu_in_place(sums);

@@ -80,22 +80,23 @@ impl<N: Number> Dense<N> {
 
     /// `y = x W^T + b` for rows that lie side by side.
     pub(super) fn run(&self, x: &[N], y: &mut [f32]) -> Result<()> {
-        if self.bias.is_empty() {
-            return self.into(x, y, Start::Zero);
-        }
-        fill_rows(y, &self.bias);
-        self.into(x, y, Start::Output)
+        let start = match self.bias.is_empty() {
+            true => Start::Zero,
+            false => Start::Row(&self.bias),
+        };
+        self.into(x, y, start)
     }
 
     /// `y += x W^T + b`.
     pub(super) fn add(&self, x: &[N], y: &mut [f32]) -> Result<()> {
-        if !self.bias.is_empty() {
-            add_to_rows(y, &self.bias);
-        }
-        self.into(x, y, Start::Output)
+        let start = match self.bias.is_empty() {
+            true => Start::Output,
+            false => Start::OutputAndRow(&self.bias),
+        };
+        self.into(x, y, start)
     }
 
-    fn into(&self, x: &[N], y: &mut [f32], start: Start) -> Result<()> {
+    fn into(&self, x: &[N], y: &mut [f32], start: Start<'_>) -> Result<()> {
         let rows = Rows::new(x, x.len() / self.inputs().max(1), self.inputs());
         product(y, self.outputs(), start, rows, &self.panels.all())
     }
@@ -115,11 +116,6 @@ impl<N: Number> Dense<N> {
     pub(super) fn bytes(&self) -> usize {
         self.panels.bytes() + size_of_val(self.bias.as_slice())
     }
-}
-
-/// Every row of `y` becomes `row`.
-pub(super) fn fill_rows(y: &mut [f32], row: &[f32]) {
-    y.chunks_exact_mut(row.len()).for_each(|y| y.copy_from_slice(row));
 }
 
 /// Adds `row` to every row of `y`.

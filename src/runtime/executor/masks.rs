@@ -245,7 +245,7 @@ impl<N: Number> MaskHead<N> {
             let of_token = self.offsets.len();
             let place = |pixel: usize| pixel / of_token * height + self.offsets[pixel % of_token];
             // SAFETY: each task has rows of an image of its own.
-            let count = unsafe { sink.put(first, rows, (logits, pitch, classes), &place)? };
+            let count = unsafe { sink.put(first, rows, (logits, pitch, classes), place)? };
             counts[image].fetch_add(count, Ordering::Relaxed);
             Ok(())
         })?;
@@ -413,7 +413,7 @@ impl<N: Number> MaskHead<N> {
             }
             // SAFETY: each task has a row of an image of its own.
             // What is not finite has been counted at the lower resolution.
-            unsafe { sinks[image].put(0, y * to..(y + 1) * to, (logits, classes, classes), &|x| x)? };
+            unsafe { sinks[image].put(0, y * to..(y + 1) * to, (logits, classes, classes), |x| x)? };
             Ok(())
         })
     }
@@ -500,7 +500,7 @@ impl<'a> Sink<'a> {
         first: usize,
         range: Range<usize>,
         (logits, pitch, classes): (&mut [f32], usize, usize),
-        place: &dyn Fn(usize) -> usize,
+        place: impl Fn(usize) -> usize,
     ) -> Result<usize> {
         let not_finite = logits.iter().filter(|value| !value.is_finite()).count();
         match self {

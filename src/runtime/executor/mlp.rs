@@ -3,7 +3,7 @@
 //! A task takes its rows through a slab of hidden channels at a time, so that what lies between the two products never
 //! leaves its core's cache.
 
-use super::layers::{Dense, Norm, add_to_rows, fill_rows};
+use super::layers::{Dense, Norm};
 use super::plan::Images;
 use super::room::{Cut, Room, Rooms, Shared, span, take};
 use crate::kernels::gelu::gelu_in_place;
@@ -62,25 +62,22 @@ impl<N: Number> BlockMlp<N> {
         let normed = take(normed, x.len());
         self.norm.rows(x, normed);
         let normed = N::of_all(normed, narrow);
-        add_to_rows(x, &self.second.bias);
         let slab = SLAB_PANELS * self.first.panels.panel_width();
         for first in (0..hidden).step_by(slab) {
             let channels = first..hidden.min(first + slab);
             let count = channels.len();
             let sums = take(sums, rows * count);
-            fill_rows(sums, &self.first.bias[channels.clone()]);
+            let bias = Start::Row(&self.first.bias[channels.clone()]);
             let weight = self.first.panels.all().outputs(channels.clone());
-            product(
-                sums,
-                count,
-                Start::Output,
-                Rows::new(normed, rows, width),
-                &weight,
-            )?;
+            product(sums, count, bias, Rows::new(normed, rows, width), &weight)?;
             gelu_in_place(sums);
             let active = N::of_all(sums, active);
             let weight = self.second.panels.all().inputs(channels);
-            product(x, width, Start::Output, Rows::new(active, rows, count), &weight)?;
+            let start = match first {
+                0 => Start::OutputAndRow(&self.second.bias),
+                _ => Start::Output,
+            };
+            product(x, width, start, Rows::new(active, rows, count), &weight)?;
         }
         Ok(())
     }
