@@ -46,14 +46,18 @@ impl<N: Number> Panels<N> {
     /// # Errors
     /// A type that this processor does not multiply.
     pub fn zeros(inputs: usize, outputs: usize) -> Result<Self> {
+        Ok(Self::with_lanes(N::lanes()?, inputs, outputs))
+    }
+
+    fn with_lanes(lanes: usize, inputs: usize, outputs: usize) -> Self {
         let mut panels = Self {
             data: Vec::new(),
             inputs: 0,
             outputs: 0,
-            lanes: N::lanes()?,
+            lanes,
         };
         panels.reshape(inputs, outputs);
-        Ok(panels)
+        panels
     }
 
     /// From a layer's weight, `[outputs, inputs]`, as checkpoints hold it.

@@ -83,6 +83,53 @@ fn products_equal_their_definition() {
     }
 }
 
+/// One product by a given instruction set, whatever this machine would choose.
+fn by<S: pulp::Simd, const ROWS: usize>(simd: S, rows: usize, inputs: usize, outputs: usize) {
+    let what = format!("{} lanes, {rows}x{inputs}x{outputs}", S::F32_LANES);
+    let (left, weight) = (numbers(rows * inputs, 8), numbers(outputs * inputs, 9));
+    let row = numbers(outputs, 10);
+    let mut panels = Panels::<f32>::with_lanes(S::F32_LANES, inputs, outputs);
+    panels.fill(|input, output| weight[output * inputs + input]);
+    let mut got = vec![f32::NAN; rows * outputs];
+    let job = tile::Job {
+        output: &mut got,
+        stride: outputs,
+        start: Start::Row(&row),
+        left: Rows::new(&left, rows, inputs),
+        right: &panels.all(),
+    };
+    job.run::<_, ROWS>(lanes::FloatLanes(simd));
+    for (at, got) in got.iter().enumerate() {
+        let (i, j) = (at / outputs, at % outputs);
+        let sum: f32 = (0..inputs)
+            .map(|k| left[i * inputs + k] * weight[j * inputs + k])
+            .sum();
+        let wanted = row[j] + sum;
+        let apart = (got - wanted).abs();
+        assert!(
+            apart <= 1e-4 * wanted.abs().max(inputs as f32),
+            "{what} at {i}, {j}: {got} for {wanted}"
+        );
+    }
+}
+
+#[test]
+fn every_instruction_set_multiplies_alike() {
+    for (rows, inputs, outputs) in SIZES {
+        by::<_, 4>(pulp::Scalar::new(), rows, inputs, outputs);
+        #[cfg(target_arch = "x86_64")]
+        match pulp::x86::V3::try_new() {
+            Some(simd) => by::<_, 4>(simd, rows, inputs, outputs),
+            None => println!("SKIPPED: this processor has no AVX2"),
+        }
+        #[cfg(target_arch = "aarch64")]
+        match pulp::aarch64::Neon::try_new() {
+            Some(simd) => by::<_, 8>(simd, rows, inputs, outputs),
+            None => println!("SKIPPED: this processor has no NEON"),
+        }
+    }
+}
+
 #[test]
 fn bfloat_products_equal_their_definition() {
     if let Err(error) = bf16::lanes() {
