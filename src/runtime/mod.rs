@@ -7,6 +7,7 @@
 //! # Ok::<(), masam::Error>(())
 //! ```
 
+mod card;
 mod clip;
 mod device;
 mod plain;
