@@ -1,27 +1,46 @@
 //! Numeric kernels: one signature each, a plain `reference` on Candle tensors, and faster twins chosen in one place.
 //!
 //! All of them are differentiable, and each twin has a gradient as fast as itself. Which twin runs is decided by
-//! device and type of an argument (`is_cpu_f32`) and, within a twin, by [`simd::dispatch`]. The stages of [`fused`] are
+//! device and type of an argument (`is_cpu_f32`, `is_on_card`) and, within a twin, by [`simd::dispatch`]. The stages of [`fused`] are
 //! made of the others, which are what they are tested against.
 
 pub mod argmax;
 pub mod attention;
+mod by_reference;
 pub mod class_product;
+#[cfg(any(feature = "cuda", test))]
+mod cuda;
 pub mod fused;
 pub mod gelu;
+pub mod labels;
 pub mod layer_norm;
 pub mod linear;
 pub mod math;
 pub mod picture;
+pub mod prepare;
 pub mod product;
 pub mod simd;
 pub mod softmax;
+pub mod temporal;
+pub mod upscale;
 
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor, bail};
 
 /// Whether the CPU's float32 twins apply to this tensor.
 fn is_cpu_f32(x: &Tensor) -> bool {
     matches!(x.device(), Device::Cpu) && x.dtype() == DType::F32
+}
+
+/// Whether the card's kernels apply to this tensor.
+pub(crate) fn is_on_card(x: &Tensor) -> bool {
+    cfg!(feature = "cuda")
+        && x.device().is_cuda()
+        && matches!(x.dtype(), DType::F32 | DType::BF16 | DType::F16)
+}
+
+/// Whether a gradient is wanted for one of these.
+pub(crate) fn is_tracked(tensors: &[&Tensor]) -> bool {
+    tensors.iter().any(|t| t.track_op())
 }
 
 /// Whether an operation on these tensors is part of a training step that the CPU's float32 twins can take.

@@ -1,0 +1,114 @@
+//! Class ids on a card, so that only they cross to the machine: one byte a pixel, and one for each image that says
+//! whether some logit was not finite.
+//!
+//! On other devices logits come to the machine and [`argmax`](super::argmax) takes over.
+
+use super::is_on_card;
+use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor, bail};
+
+/// Whether [`of_product`] can take this: on a card, and a pixel has few enough channels.
+///
+/// * `product`: `[images, height, width, 2, 2, channels]`
+pub fn takes_product(product: &Tensor, classes: usize) -> bool {
+    is_on_card(product) && has_kernel(product.layout(), classes)
+}
+
+#[cfg(feature = "cuda")]
+fn has_kernel(product: &Layout, classes: usize) -> bool {
+    super::cuda::forward::has_labels(product, classes)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn has_kernel(_: &Layout, _: usize) -> bool {
+    false
+}
+
+/// The last upscaling step after its product, the class products and the maximum, in one kernel.
+///
+/// * `product`: `[images, height, width, 2, 2, channels]`, without its bias
+/// * `bias`: `[channels]`
+/// * `kernels`: `[images, classes, channels]`
+///
+/// Gives bytes `[images, 4 * height * width + 1]`: class ids, the lower one where two are equal, and 1 at the end where
+/// a logit was not finite.
+///
+/// # Errors
+/// A tensor that is not on a card, shapes that do not fit, or Candle's own.
+pub fn of_product(product: &Tensor, bias: &Tensor, kernels: &Tensor) -> Result<Tensor> {
+    product
+        .contiguous()?
+        .apply_op3_no_bwd(&bias.contiguous()?, &kernels.contiguous()?, &OfProduct)
+}
+
+/// Logits enlarged bilinearly to `side` (pixel centres at half integers) and their maximum, in one kernel.
+///
+/// * `logits`: `[images, classes, height, width]`
+///
+/// Gives bytes `[images, side * side + 1]` as [`of_product`].
+///
+/// # Errors
+/// As [`of_product`].
+pub fn of_planes(logits: &Tensor, side: usize) -> Result<Tensor> {
+    logits.contiguous()?.apply_op1_no_bwd(&OfPlanes { side })
+}
+
+struct OfProduct;
+
+impl CustomOp3 for OfProduct {
+    fn name(&self) -> &'static str {
+        "labels-of-product"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        bail!("labels: this way is the card's")
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        product: &candle_core::CudaStorage,
+        product_layout: &Layout,
+        bias: &candle_core::CudaStorage,
+        bias_layout: &Layout,
+        kernels: &candle_core::CudaStorage,
+        kernels_layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        super::cuda::forward::labels_of_product(
+            (product, product_layout),
+            (bias, bias_layout),
+            (kernels, kernels_layout),
+        )
+    }
+}
+
+struct OfPlanes {
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "only a card has this"))]
+    side: usize,
+}
+
+impl CustomOp1 for OfPlanes {
+    fn name(&self) -> &'static str {
+        "labels-of-planes"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        bail!("labels: this way is the card's")
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        logits: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        super::cuda::forward::labels_of_planes((logits, layout), self.side)
+    }
+}
