@@ -20,6 +20,11 @@ for file in "$program" "$release/libmasam.so"; do
   ! grep -E 'not found|libcu(da|dart|blas|rand)|libnvrtc' "$scratch/needs" || fail "$file needs what it should open itself"
 done
 
+for architecture in sm_80 sm_90a; do
+  # As fatbinary notes the compiler's options beside each image.
+  grep -aq -e "-arch $architecture " "$program" || fail "$program holds no machine code for $architecture"
+done
+
 GST_REGISTRY=$scratch/registry GST_PLUGIN_PATH=$PWD/$release gst-inspect-1.0 masaminfer > "$scratch/element" ||
   fail "the plugin does not load" "$scratch/element"
 grep -q 'cuda:N' "$scratch/element" || fail "masaminfer does not describe its devices" "$scratch/element"

@@ -1,6 +1,32 @@
-//! Gradients by an operation's reference, for devices and types whose own way has none: in float32, whatever the type.
+//! An operation's reference in the place of what a device or type lacks: gradients, in float32 whatever the type, and on
+//! the CPU the card's forward passes.
 
-use candle_core::{DType, Result, Tensor, Var};
+use super::contiguous_f32;
+use candle_core::{CpuStorage, DType, Device, Layout, Result, Shape, Tensor, Var, bail};
+
+/// `f` of contiguous float32 tensors on the CPU, where the card's operations are their references (tests take this way).
+/// Gives floats or bytes.
+///
+/// # Errors
+/// Those of `f`, or Candle's own.
+pub(super) fn forward<const N: usize>(
+    inputs: [(&CpuStorage, &Layout); N],
+    f: impl FnOnce(&[Tensor]) -> Result<Tensor>,
+) -> Result<(CpuStorage, Shape)> {
+    let tensor = |(storage, layout): (&CpuStorage, &Layout)| {
+        let values = contiguous_f32(storage, layout)?.to_vec();
+        Tensor::from_vec(values, layout.shape(), &Device::Cpu)
+    };
+    let tensors = inputs.into_iter().map(tensor).collect::<Result<Vec<_>>>()?;
+    let output = f(&tensors)?;
+    let flat = output.flatten_all()?;
+    let storage = match output.dtype() {
+        DType::F32 => CpuStorage::F32(flat.to_vec1()?),
+        DType::U8 => CpuStorage::U8(flat.to_vec1()?),
+        other => bail!("a reference that gives {other:?}"),
+    };
+    Ok((storage, output.shape().clone()))
+}
 
 /// Gradients of `sum(f(inputs) * grad)` by each of `inputs`, in their own types. `f` has to be differentiable.
 ///

@@ -3,23 +3,24 @@
 //!
 //! On other devices logits come to the machine and [`argmax`](super::argmax) takes over.
 
-use super::is_on_card;
-use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use super::{argmax::argmax, by_reference, class_product, is_on_card, upscale};
+use crate::model::resize;
+use candle_core::{CpuStorage, CustomOp1, CustomOp3, Device, Layout, Result, Shape, Tensor};
 
 /// Whether [`of_product`] can take this: on a card, and a pixel has few enough channels.
 ///
 /// * `product`: `[images, height, width, 2, 2, channels]`
 pub fn takes_product(product: &Tensor, classes: usize) -> bool {
-    is_on_card(product) && has_kernel(product.layout(), classes)
+    is_on_card(product) && has_kernel(product.dims(), classes)
 }
 
-#[cfg(feature = "cuda")]
-fn has_kernel(product: &Layout, classes: usize) -> bool {
-    super::cuda::forward::has_labels(product, classes)
+#[cfg(any(feature = "cuda", test))]
+fn has_kernel(product: &[usize], classes: usize) -> bool {
+    super::cuda::has_labels(product, classes)
 }
 
-#[cfg(not(feature = "cuda"))]
-fn has_kernel(_: &Layout, _: usize) -> bool {
+#[cfg(not(any(feature = "cuda", test)))]
+fn has_kernel(_: &[usize], _: usize) -> bool {
     false
 }
 
@@ -52,6 +53,18 @@ pub fn of_planes(logits: &Tensor, side: usize) -> Result<Tensor> {
     logits.contiguous()?.apply_op1_no_bwd(&OfPlanes { side })
 }
 
+/// Bytes as the kernels give them, from logits `[images, classes, pixels]`.
+fn reference(logits: &Tensor) -> Result<Tensor> {
+    let (images, classes, pixels) = logits.dims3()?;
+    let mut bytes = Vec::with_capacity(images * (pixels + 1));
+    for image in 0..images {
+        let labels = argmax(&logits.get(image)?.flatten_all()?.to_vec1::<f32>()?, classes);
+        bytes.extend(labels.ids);
+        bytes.push(u8::from(labels.not_finite > 0));
+    }
+    Tensor::from_vec(bytes, (images, pixels + 1), &Device::Cpu)
+}
+
 struct OfProduct;
 
 impl CustomOp3 for OfProduct {
@@ -61,14 +74,24 @@ impl CustomOp3 for OfProduct {
 
     fn cpu_fwd(
         &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
+        product: &CpuStorage,
+        product_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+        kernels: &CpuStorage,
+        kernels_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        bail!("labels: this way is the card's")
+        let inputs = [
+            (product, product_layout),
+            (bias, bias_layout),
+            (kernels, kernels_layout),
+        ];
+        by_reference::forward(inputs, |x| {
+            let pixels = upscale::reference(&x[0], &x[1].unsqueeze(0)?, None)?;
+            let (images, height, width, channels) = pixels.dims4()?;
+            let pixels = pixels.reshape((images, height * width, channels))?;
+            reference(&class_product::reference(&x[2], &pixels)?)
+        })
     }
 
     #[cfg(feature = "cuda")]
@@ -90,7 +113,6 @@ impl CustomOp3 for OfProduct {
 }
 
 struct OfPlanes {
-    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "only a card has this"))]
     side: usize,
 }
 
@@ -99,8 +121,11 @@ impl CustomOp1 for OfPlanes {
         "labels-of-planes"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("labels: this way is the card's")
+    fn cpu_fwd(&self, logits: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        by_reference::forward([(logits, layout)], |x| {
+            let large = resize::planes(&x[0], (self.side, self.side))?;
+            reference(&large.flatten_from(2)?)
+        })
     }
 
     #[cfg(feature = "cuda")]

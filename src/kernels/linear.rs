@@ -4,7 +4,7 @@
 //! filled with the bias (or with the tensor to add to) and the product accumulates onto it.
 
 use super::product::{Start, Threads, View, product};
-use super::{gelu::gelu, is_cpu_f32, is_on_card, is_tracked};
+use super::{by_reference, gelu::gelu, is_cpu_f32, is_on_card, is_tracked};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
@@ -102,12 +102,21 @@ fn matrix(weight: &Tensor) -> Result<Tensor> {
 #[derive(Default)]
 struct LinearAfter {
     bias: Option<Tensor>,
-    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "only a card has this"))]
     gelu: bool,
 }
 
-#[cfg(feature = "cuda")]
 impl LinearAfter {
+    /// What a card does, but for the residual.
+    fn reference(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        let start = match &self.bias {
+            Some(bias) => bias.clone(),
+            None => Tensor::zeros(weight.dim(0)?, x.dtype(), x.device())?,
+        };
+        let sum = reference(x, weight, &start)?;
+        if self.gelu { gelu(&sum) } else { Ok(sum) }
+    }
+
+    #[cfg(feature = "cuda")]
     fn run(
         &self,
         x: super::cuda::forward::Placed<'_>,
@@ -135,8 +144,16 @@ impl CustomOp2 for LinearAfter {
         "linear"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("linear: this way is the card's, with bias {:?}", self.bias)
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        by_reference::forward([(x, x_layout), (weight, weight_layout)], |x| {
+            self.reference(&x[0], &x[1])
+        })
     }
 
     #[cfg(feature = "cuda")]
@@ -158,14 +175,19 @@ impl CustomOp3 for LinearAfter {
 
     fn cpu_fwd(
         &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        residual: &CpuStorage,
+        residual_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        bail!("linear: this way is the card's, with bias {:?}", self.bias)
+        let inputs = [
+            (x, x_layout),
+            (weight, weight_layout),
+            (residual, residual_layout),
+        ];
+        by_reference::forward(inputs, |x| &x[2] + self.reference(&x[0], &x[1])?)
     }
 
     #[cfg(feature = "cuda")]

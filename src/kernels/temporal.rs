@@ -1,7 +1,7 @@
 //! Frames side by side, so that the temporal convolution is one product with stacked weights.
 
-use super::is_on_card;
-use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
+use super::{by_reference, is_on_card};
+use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 
 /// Every token beside itself in the frames that its three taps look at.
 ///
@@ -36,9 +36,7 @@ pub fn reference(x: &Tensor, frames_out: usize, before: usize) -> Result<Tensor>
 }
 
 struct Stacked {
-    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "only a card has this"))]
     frames_out: usize,
-    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "only a card has this"))]
     before: usize,
 }
 
@@ -47,8 +45,8 @@ impl CustomOp1 for Stacked {
         "stacked-frames"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("stacked frames: this way is the card's")
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        by_reference::forward([(x, layout)], |x| reference(&x[0], self.frames_out, self.before))
     }
 
     #[cfg(feature = "cuda")]

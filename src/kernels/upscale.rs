@@ -1,6 +1,6 @@
 //! What follows the product of an upscaling step: bias, each token to its square of four pixels, norm, GELU.
 
-use super::{gelu::gelu, is_on_card, layer_norm::layer_norm};
+use super::{by_reference, gelu::gelu, is_on_card, layer_norm::layer_norm};
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 /// The rest of a step.
@@ -43,7 +43,6 @@ pub fn reference(product: &Tensor, biases: &Tensor, norm_eps: Option<f64>) -> Re
 }
 
 struct Squares {
-    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "only a card has this"))]
     norm_eps: Option<f64>,
 }
 
@@ -52,8 +51,16 @@ impl CustomOp2 for Squares {
         "upscale"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("upscale: this way is the card's")
+    fn cpu_fwd(
+        &self,
+        product: &CpuStorage,
+        product_layout: &Layout,
+        biases: &CpuStorage,
+        biases_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        by_reference::forward([(product, product_layout), (biases, biases_layout)], |x| {
+            reference(&x[0], &x[1], self.norm_eps)
+        })
     }
 
     #[cfg(feature = "cuda")]

@@ -1,6 +1,8 @@
 //! Bytes of frames to the model's input.
 
+use super::device::Place;
 use crate::error::Result;
+use crate::kernels::prepare;
 use crate::segmenter::{ModelFrame, Normalisation};
 use candle_core::{Device, Tensor};
 
@@ -43,6 +45,33 @@ pub fn tensor_of(clips: &[&[ModelFrame]], side: usize, normalisation: Normalisat
         (clips.len(), frames, 3, side, side),
         &Device::Cpu,
     )?)
+}
+
+/// As [`tensor_of`], where and as which type the model wants it. To a card the bytes cross as they are.
+pub(super) fn input_at(
+    place: &Place,
+    clips: &[&[ModelFrame]],
+    side: usize,
+    normalisation: Normalisation,
+) -> Result<Tensor> {
+    let Place { device, dtype, .. } = place;
+    if !device.is_cuda() {
+        return Ok(tensor_of(clips, side, normalisation)?
+            .to_device(device)?
+            .to_dtype(*dtype)?);
+    }
+    let frames = clips.first().map_or(0, |c| c.len());
+    let mut bytes = Vec::with_capacity(clips.len() * frames * side * side * 3);
+    for frame in clips.iter().copied().flatten() {
+        bytes.extend_from_slice(&frame.rgb);
+    }
+    let tables: Vec<f32> = clips
+        .iter()
+        .flat_map(|clip| values(clip, normalisation))
+        .collect();
+    let bytes = Tensor::from_vec(bytes, (clips.len() * frames, side, side, 3), device)?;
+    let tables = Tensor::from_vec(tables, (clips.len(), 256), device)?;
+    Ok(prepare::planes(&bytes, &tables, *dtype)?.reshape((clips.len(), frames, 3, side, side))?)
 }
 
 #[cfg(test)]

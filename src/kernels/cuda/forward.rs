@@ -289,17 +289,9 @@ pub(in crate::kernels) fn temporal(
 
 /// Images, rows, columns and channels of an upscaling step's product.
 fn squares(product: &Layout) -> Result<Squares> {
-    match *product.dims() {
-        [images, height, width, 2, 2, channels] => Ok(Squares {
-            images,
-            height,
-            width,
-            channels,
-        }),
-        _ => bail!(
-            "an upscaling product has the shape [images, height, width, 2, 2, channels], not {:?}",
-            product.shape()
-        ),
+    match Squares::of(product.dims()) {
+        Some(squares) => Ok(squares),
+        None => bail!("an upscaling product of shape {:?}", product.shape()),
     }
 }
 
@@ -335,11 +327,6 @@ fn zeros(device: &CudaDevice, count: usize) -> Result<CudaStorage> {
         device.alloc_zeros::<u8>(count)?,
         device.clone(),
     ))
-}
-
-/// Whether [`labels_of_product`] can take a product of this shape.
-pub(in crate::kernels) fn has_labels(product: &Layout, classes: usize) -> bool {
-    squares(product).is_ok_and(|squares| plan::has_labels(squares, classes))
 }
 
 /// Labels and a flag, `[images, 4 * height * width + 1]`, from the last upscaling step's product, its bias `[channels]`

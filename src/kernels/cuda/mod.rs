@@ -98,3 +98,8 @@ struct Launch<A> {
     shared_bytes: u32,
     arguments: A,
 }
+
+/// Whether a kernel takes the labels of a product of this shape.
+pub(super) fn has_labels(product: &[usize], classes: usize) -> bool {
+    plan::Squares::of(product).is_some_and(|squares| plan::has_labels(squares, classes))
+}

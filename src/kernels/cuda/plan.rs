@@ -24,7 +24,7 @@ const PLAIN_QUERIES: usize = 16;
 const PLAIN_KEYS: usize = 32;
 const PLAIN_HEAD: usize = 256;
 /// Most channels of a pixel in `labels.cu`.
-pub(super) const LABEL_CHANNELS: usize = 64;
+const LABEL_CHANNELS: usize = 64;
 
 /// A length as the kernels count.
 fn int(length: usize) -> Result<i32> {
@@ -273,6 +273,21 @@ pub(super) struct Squares {
     pub(super) height: usize,
     pub(super) width: usize,
     pub(super) channels: usize,
+}
+
+impl Squares {
+    /// Of a product, `[images, height, width, 2, 2, channels]`; `None` for another shape.
+    pub(super) fn of(product: &[usize]) -> Option<Self> {
+        match *product {
+            [images, height, width, 2, 2, channels] => Some(Self {
+                images,
+                height,
+                width,
+                channels,
+            }),
+            _ => None,
+        }
+    }
 }
 
 /// `[images, height, width, 2, 2, channels]` to `[images, 2 height, 2 width, channels]` with bias, norm and GELU.
