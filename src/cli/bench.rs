@@ -1,6 +1,6 @@
 //! `masam bench`: seconds per clip, against what the machine can do.
 
-use super::memory;
+use super::{card, memory};
 use crate::model::weights::uniform;
 use crate::model::{CausalState, FactMode, FormulaWeights, MaSam, ModelConfig, Prompts};
 use crate::runtime::{DeviceChoice, Place, PrecisionChoice};
@@ -93,7 +93,11 @@ impl Bench {
             .context("thread pool")?;
         let threads = pool.current_num_threads();
         let Times { clips: times, steps } = pool.install(|| self.times(&config, &place))?;
-        let peak_gflops = pool.install(peak::gflops);
+        let used_bytes = card::used_bytes(&place.device);
+        let peak_gflops = match place.device.is_cpu() {
+            true => pool.install(peak::gflops),
+            false => card::gflops(&place)?,
+        };
         let operations = config
             .operations(self.batch * self.frames, self.batch * self.frames)
             .total();
@@ -118,6 +122,9 @@ impl Bench {
             "peak_gflops": peak_gflops,
             "peak_rss_bytes": peak_rss_bytes(),
         });
+        if let (Some(bytes), Some(fields)) = (used_bytes, report.as_object_mut()) {
+            fields.insert("card_bytes".into(), bytes.into());
+        }
         if let (Some(step), Some(fields)) = (steps.get(steps.len() / 2), report.as_object_mut()) {
             fields.insert("step_median_s".into(), (*step).into());
             fields.insert("step_over_clip".into(), (step / median).into());

@@ -1,6 +1,7 @@
 //! The `masam` program: one file per subcommand.
 
 mod bench;
+mod card;
 mod convert;
 mod data;
 mod doctor;
