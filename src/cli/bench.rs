@@ -3,7 +3,7 @@
 use super::{card, memory};
 use crate::model::weights::uniform;
 use crate::model::{CausalState, FactMode, FormulaWeights, MaSam, ModelConfig, Prompts};
-use crate::runtime::{DeviceChoice, Place, PrecisionChoice};
+use crate::runtime::{DeviceChoice, Place, PrecisionChoice, Recording};
 use crate::segmenter::Temporal;
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
@@ -45,6 +45,9 @@ pub struct Bench {
     /// Time one new frame of a causal model as well, in turn with the clips.
     #[arg(long)]
     step: bool,
+    /// Record each pass once as a CUDA graph and play it (cards only).
+    #[arg(long)]
+    graph: bool,
 }
 
 /// Seconds of the runs that count, ascending.
@@ -113,6 +116,7 @@ impl Bench {
             "dtype": self.dtype.to_string(),
             "path": place.description,
             "threads": threads,
+            "graph": self.graph,
             "runs": self.runs,
             "min_s": times[0],
             "median_s": median,
@@ -143,7 +147,9 @@ impl Bench {
         let clip = clip.to_device(&place.device)?.to_dtype(place.dtype)?;
         let frame = clip.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?; // [batch, 3, side, side]
         let mut states = match self.step {
-            true => vec![CausalState::new(config, place.dtype, &place.device)?; self.batch],
+            true => (0..self.batch)
+                .map(|_| CausalState::new(config, place.dtype, &place.device))
+                .collect::<candle_core::Result<_>>()?,
             false => Vec::new(),
         };
         let mut times = Times {
@@ -157,15 +163,47 @@ impl Bench {
             place.device.synchronize()?;
             Ok(start.elapsed().as_secs_f64())
         };
+        let recorded = match self.graph {
+            true => {
+                let recorded =
+                    Recording::new(&clip, |clip| Ok(model.forward(clip, &Prompts::default())?.logits))?;
+                let logits = model.forward(&clip, &Prompts::default())?.logits;
+                let apart = card::apart(recorded.run(&clip)?, &logits)?;
+                if apart.is_nan() || apart > 1e-3 {
+                    bail!("the recorded pass gives something else: {apart:.1e} of the largest logit apart");
+                }
+                Some(recorded)
+            }
+            false => None,
+        };
+        let recorded_step = match self.graph && self.step {
+            true => Some(Recording::new(&frame, |frame| {
+                let before: Vec<&CausalState> = states.iter().collect();
+                let (features, after) = model.step(frame, &before)?;
+                let logits = model.decode(&features, &Prompts::default())?.logits;
+                for (before, after) in states.iter().zip(&after) {
+                    before.overwrite(after)?;
+                }
+                Ok(logits)
+            })?),
+            false => None,
+        };
         for run in 0..self.warmup + self.runs {
             let counts = run >= self.warmup;
             let seconds = timed(&mut || {
-                model.forward(&clip, &Prompts::default())?;
+                match &recorded {
+                    Some(recorded) => drop(recorded.run(&clip)?.clone()),
+                    None => drop(model.forward(&clip, &Prompts::default())?),
+                }
                 Ok(())
             })?;
             times.clips.extend(counts.then_some(seconds));
             if self.step {
                 let seconds = timed(&mut || {
+                    if let Some(recorded) = &recorded_step {
+                        recorded.run(&frame)?;
+                        return Ok(());
+                    }
                     let before: Vec<&CausalState> = states.iter().collect();
                     let (features, after) = model.step(&frame, &before)?;
                     model.decode(&features, &Prompts::default())?;

@@ -25,6 +25,20 @@ pub(super) fn gflops(place: &Place) -> Result<f64> {
     Ok(best)
 }
 
+/// Largest difference over the largest magnitude of `b`; NaN where a value is.
+pub(super) fn apart(a: &Tensor, b: &Tensor) -> Result<f64> {
+    let largest = |t: &Tensor| -> candle_core::Result<f64> {
+        let all = t.to_dtype(DType::F32)?.abs()?.sum_all()?.to_scalar::<f32>()?;
+        if all.is_nan() {
+            return Ok(f64::NAN);
+        }
+        Ok(f64::from(
+            t.to_dtype(DType::F32)?.abs()?.max_all()?.to_scalar::<f32>()?,
+        ))
+    };
+    Ok(largest(&(a - b)?)? / largest(b)?)
+}
+
 /// Bytes of the card's memory in use, by whomever; `None` where there is no card.
 #[cfg(feature = "cuda")]
 pub(super) fn used_bytes(device: &Device) -> Option<u64> {
@@ -37,4 +51,18 @@ pub(super) fn used_bytes(device: &Device) -> Option<u64> {
 #[cfg(not(feature = "cuda"))]
 pub(super) fn used_bytes(_: &Device) -> Option<u64> {
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_apart_is_seen() {
+        let tensor = |values: [f32; 3]| Tensor::new(&values, &Device::Cpu).unwrap();
+        let b = tensor([1.0, -4.0, 2.0]);
+        assert_eq!(apart(&b, &b).unwrap(), 0.0);
+        assert_eq!(apart(&tensor([1.0, -4.0, 3.0]), &b).unwrap(), 0.25);
+        assert!(apart(&tensor([1.0, f32::NAN, 2.0]), &b).unwrap().is_nan());
+    }
 }

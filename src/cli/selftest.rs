@@ -11,7 +11,7 @@ use std::process::ExitCode;
 ///
 /// Prints a line for each file and exits with 1 when any fails or none was found. Without --goldens the fixtures
 /// built into the program are run. Where NAME.sam.pth and NAME.masam.pth lie beside NAME.safetensors, the model is
-/// also built from them.
+/// also built from them. On a card every kernel is compared with its reference first.
 #[derive(Debug, Args)]
 pub struct Selftest {
     /// Folder with reference files (*.safetensors).
@@ -48,6 +48,12 @@ impl Selftest {
             }
         };
         let run = |file: crate::Result<GoldenFile>| golden::run(&file?, &setting);
+        if !setting.device.is_cpu() {
+            // A card's kernels one by one; the CPU's are held against their references by the tests.
+            for (name, check) in golden::kernels(&setting) {
+                report(&name, check.map(Some));
+            }
+        }
         match &self.goldens {
             Some(folder) => {
                 for path in files(folder)? {

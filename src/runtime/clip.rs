@@ -1,6 +1,7 @@
 //! Bytes of frames to the model's input.
 
 use super::device::Place;
+use super::staging::Staging;
 use crate::error::Result;
 use crate::kernels::prepare;
 use crate::segmenter::{ModelFrame, Normalisation};
@@ -47,9 +48,11 @@ pub fn tensor_of(clips: &[&[ModelFrame]], side: usize, normalisation: Normalisat
     )?)
 }
 
-/// As [`tensor_of`], where and as which type the model wants it. To a card the bytes cross as they are.
+/// As [`tensor_of`], where and as which type the model wants it. To a card the bytes cross as they are. Every frame holds
+/// `side * side * 3` bytes.
 pub(super) fn input_at(
     place: &Place,
+    staging: &mut Staging,
     clips: &[&[ModelFrame]],
     side: usize,
     normalisation: Normalisation,
@@ -61,15 +64,17 @@ pub(super) fn input_at(
             .to_dtype(*dtype)?);
     }
     let frames = clips.first().map_or(0, |c| c.len());
-    let mut bytes = Vec::with_capacity(clips.len() * frames * side * side * 3);
-    for frame in clips.iter().copied().flatten() {
-        bytes.extend_from_slice(&frame.rgb);
-    }
+    let (images, length) = (clips.len() * frames, side * side * 3);
+    let bytes = staging.upload(&[images, side, side, 3], device, |bytes| {
+        let places = bytes.chunks_exact_mut(length);
+        for (to, frame) in places.zip(clips.iter().copied().flatten()) {
+            to.copy_from_slice(&frame.rgb);
+        }
+    })?;
     let tables: Vec<f32> = clips
         .iter()
         .flat_map(|clip| values(clip, normalisation))
         .collect();
-    let bytes = Tensor::from_vec(bytes, (clips.len() * frames, side, side, 3), device)?;
     let tables = Tensor::from_vec(tables, (clips.len(), 256), device)?;
     Ok(prepare::planes(&bytes, &tables, *dtype)?.reshape((clips.len(), frames, 3, side, side))?)
 }

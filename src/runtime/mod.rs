@@ -11,10 +11,13 @@ mod card;
 mod clip;
 mod device;
 mod plain;
+mod recording;
+mod staging;
 
 pub use clip::tensor_of;
 pub use device::{DeviceChoice, Place, PrecisionChoice};
 pub use plain::{CLIP_FRAMES, PlainSegmenter};
+pub use recording::Recording;
 
 use crate::checkpoint::ModelFile;
 use crate::error::Result;

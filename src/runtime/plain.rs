@@ -2,6 +2,7 @@
 
 use super::clip::input_at;
 use super::device::Place;
+use super::staging::Staging;
 use crate::checkpoint::ModelFile;
 use crate::error::{Error, Result};
 use crate::kernels::{argmax::argmax, softmax::softmax};
@@ -13,7 +14,7 @@ use crate::segmenter::{
 };
 use candle_core::{DType, Device, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// Frames of a clip, as published.
@@ -29,6 +30,7 @@ pub struct PlainSegmenter {
     spec: SegmenterSpec,
     place: Place,
     pool: Arc<rayon::ThreadPool>,
+    staging: Mutex<Staging>,
     states: BTreeMap<StreamId, CausalState>,
 }
 
@@ -73,6 +75,7 @@ impl PlainSegmenter {
             spec,
             place,
             pool: Arc::new(pool),
+            staging: Mutex::default(),
             states: BTreeMap::new(),
         })
     }
@@ -99,9 +102,8 @@ impl PlainSegmenter {
     /// Clips of equal length and prompt as one batch.
     fn run(&self, rows: &[&Request]) -> Result<Vec<Result<Reply, SegmentError>>> {
         let frames = rows[0].frames.len();
-        let side = self.spec.side_px as usize;
         let clips: Vec<&[ModelFrame]> = rows.iter().map(|r| r.frames.as_slice()).collect();
-        let clip = input_at(&self.place, &clips, side, self.normalisation)?;
+        let clip = self.input(&clips)?;
         let prompts = self.prompts(&rows[0].prompt)?;
         // Only the frames that somebody wants go through the decoder.
         let wanted: Vec<u32> = (rows.iter().enumerate())
@@ -148,13 +150,12 @@ impl PlainSegmenter {
 
     /// One new frame of each stream as one batch. States change at the end, once nothing can go wrong any more.
     fn run_step(&mut self, steps: &[&Step]) -> Result<Vec<Result<Plane, SegmentError>>> {
-        let side = self.spec.side_px as usize;
         let Place { device, dtype, .. } = &self.place;
         let clips: Vec<&[ModelFrame]> = steps
             .iter()
             .map(|step| std::slice::from_ref(&step.frame))
             .collect();
-        let input = input_at(&self.place, &clips, side, self.normalisation)?.squeeze(1)?;
+        let input = self.input(&clips)?.squeeze(1)?;
         // Zeros as large as a state: only where a stream begins.
         let begins = steps.iter().any(|step| !self.states.contains_key(&step.stream));
         let empty = match begins {
@@ -211,6 +212,12 @@ impl PlainSegmenter {
             planes.push(plane(&logits.get(image)?, *want)?);
         }
         Ok(planes)
+    }
+
+    fn input(&self, clips: &[&[ModelFrame]]) -> Result<Tensor> {
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        let side = self.spec.side_px as usize;
+        input_at(&self.place, &mut staging, clips, side, self.normalisation)
     }
 
     fn prompts(&self, prompt: &Prompt) -> Result<Prompts> {

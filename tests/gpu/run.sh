@@ -106,12 +106,14 @@ for round in $(seq "$rounds"); do
   for config in $configs; do
     for dtype in $dtypes; do
       echo "# round $round $config $dtype"
-      timed "masam $config $dtype" "$program" bench --config "$config" --device "$device" --dtype "$dtype" \
-        --runs "$runs" --warmup 5
-      timed "masam $config $dtype step" "$program" bench --config "$config" --device "$device" --dtype "$dtype" \
-        --runs "$runs" --warmup 5 --frames 1 --step
-      timed "masam $config $dtype 8 streams" "$program" bench --config "$config" --device "$device" \
-        --dtype "$dtype" --runs "$runs" --warmup 5 --frames 1 --batch 8 --step
+      for graph in "" "--graph"; do
+        [ "$device" != cpu ] || [ -z "$graph" ] || continue
+        for work in "" "--frames 1 --step" "--frames 1 --step --batch 8"; do
+          # shellcheck disable=SC2086 # options are words
+          timed "masam $config $dtype $work $graph" "$program" bench --config "$config" --device "$device" \
+            --dtype "$dtype" --runs "$runs" --warmup 5 $work $graph
+        done
+      done
       for options in "" "--sdpa" "--compile" "--compile --sdpa" "--compile --sdpa --compile-mode reduce-overhead" \
         "--compile --sdpa --compile-mode max-autotune"; do
         [ "$device" != cpu ] || [[ $options != *compile* ]] || continue

@@ -45,7 +45,8 @@ def correctness(path):
 
 
 def timings(path):
-    ours, theirs, failed = defaultdict(list), defaultdict(lambda: defaultdict(list)), []
+    ours, theirs = (defaultdict(lambda: defaultdict(list)) for _ in range(2))
+    failed = []
     peaks = defaultdict(list)
     for line in open(path):
         entry = json.loads(line)
@@ -54,10 +55,11 @@ def timings(path):
             continue
         key = entry["config"], entry["dtype"]
         if entry["what"] == "masam":
+            way = "graph" if entry.get("graph") else "eager"
             if "step_median_s" in entry:
-                ours[(*key, f"step of {entry['batch']}")].append(entry["step_median_s"])
+                ours[(*key, f"step of {entry['batch']}")][way].append(entry["step_median_s"])
             else:
-                ours[(*key, f"clip of {entry['frames']}")].append(entry["median_s"])
+                ours[(*key, f"clip of {entry['frames']}")][way].append(entry["median_s"])
                 peaks[key].append((entry["gflops"], entry["peak_gflops"]))
         else:
             work = f"step of {entry['batch']}" if entry["step"] else f"clip of {entry['frames']}"
@@ -65,16 +67,20 @@ def timings(path):
             if entry["compile"]:
                 way += f", compile {entry['compile']}"
             theirs[(*key, work)][way].append(entry["median_s"])
-    print(f"{'model':8} {'work':10} {'type':5} {'ours ms':>9} {'torch ms':>9} {'ratio':>6}  torch's best")
+    print(f"{'model':8} {'work':10} {'type':5} {'ours ms':>9} {'torch ms':>9} {'ratio':>6}  ways")
+
+    def fastest(ways):
+        return min(((median(t) * 1e3, way) for way, t in ways.items()), default=(float("nan"), "-"))
+
     for key in sorted(set(ours) | set(theirs)):
-        mine = median(ours[key]) * 1e3 if ours[key] else float("nan")
-        best, way = min(((median(t) * 1e3, way) for way, t in theirs[key].items()), default=(float("nan"), "-"))
-        print(f"{key[0]:8} {key[2]:10} {key[1]:5} {mine:9.3f} {best:9.3f} {best / mine:6.2f}  {way}")
-    # Across types: the measure is PyTorch's best of all.
-    for config, work in sorted({(k[0], k[2]) for k in ours if ours[k]}):
-        mine = min(median(t) * 1e3 for k, t in ours.items() if (k[0], k[2]) == (config, work) and t)
-        best = [median(t) * 1e3 for k, ways in theirs.items() if (k[0], k[2]) == (config, work) for t in ways.values()]
-        if best:
+        (mine, own_way), (best, way) = fastest(ours[key]), fastest(theirs[key])
+        print(f"{key[0]:8} {key[2]:10} {key[1]:5} {mine:9.3f} {best:9.3f} {best / mine:6.2f}  {own_way}; {way}")
+    # Across types: what counts is PyTorch's best of all.
+    for config, work in sorted({(k[0], k[2]) for k in ours}):
+        of_work = lambda all: [fastest(ways)[0] for k, ways in all.items() if (k[0], k[2]) == (config, work) and ways]
+        mine, best = of_work(ours), of_work(theirs)
+        if mine and best:
+            mine = min(mine)
             ratio = min(best) / mine
             print(f"{config} {work}: ours {mine:.3f} ms, PyTorch's best {min(best):.3f} ms, {ratio:.2f} times")
     for (config, dtype), pairs in sorted(peaks.items()):
