@@ -1,6 +1,6 @@
 //! `masam bench`: seconds per clip, against what the machine can do.
 
-use super::{card, memory};
+use super::{card, host_time, memory};
 use crate::model::weights::uniform;
 use crate::model::{CausalState, FactMode, FormulaWeights, MaSam, ModelConfig, Prompts};
 use crate::runtime::{DeviceChoice, Place, PrecisionChoice, Recording};
@@ -48,6 +48,9 @@ pub struct Bench {
     /// Record each pass once as a CUDA graph and play it (cards only).
     #[arg(long)]
     graph: bool,
+    /// Time a 1080p frame in the machine's memory to class ids there as well (with --step by one new frame).
+    #[arg(long)]
+    host: bool,
 }
 
 /// Seconds of the runs that count, ascending.
@@ -126,6 +129,12 @@ impl Bench {
             "peak_gflops": peak_gflops,
             "peak_rss_bytes": peak_rss_bytes(),
         });
+        if let (true, Some(fields)) = (self.host, report.as_object_mut()) {
+            let work = (self.frames, self.step);
+            let seconds = host_time::seconds(&config, &place, work, (self.warmup, self.runs))?;
+            fields.insert("host_p50_s".into(), host_time::quantile(&seconds, 0.5).into());
+            fields.insert("host_p99_s".into(), host_time::quantile(&seconds, 0.99).into());
+        }
         if let (Some(bytes), Some(fields)) = (used_bytes, report.as_object_mut()) {
             fields.insert("card_bytes".into(), bytes.into());
         }

@@ -6,6 +6,7 @@ mod convert;
 mod data;
 mod doctor;
 pub mod eval;
+mod host_time;
 mod inspect;
 mod latency;
 mod manual;

@@ -114,6 +114,12 @@ for round in $(seq "$rounds"); do
             --dtype "$dtype" --runs "$runs" --warmup 5 $work $graph
         done
       done
+      # From a 1080p frame in the machine's memory to class ids there.
+      for work in "" "--frames 1 --step"; do
+        # shellcheck disable=SC2086 # options are words
+        timed "masam $config $dtype $work --host" "$program" bench --config "$config" --device "$device" \
+          --dtype "$dtype" --runs $((10 * runs)) --warmup 5 $work --host
+      done
       for options in "" "--sdpa" "--compile" "--compile --sdpa" "--compile --sdpa --compile-mode reduce-overhead" \
         "--compile --sdpa --compile-mode max-autotune"; do
         [ "$device" != cpu ] || [[ $options != *compile* ]] || continue

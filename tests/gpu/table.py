@@ -46,7 +46,7 @@ def correctness(path):
 
 def timings(path):
     ours, theirs = (defaultdict(lambda: defaultdict(list)) for _ in range(2))
-    failed = []
+    failed, hosts = [], defaultdict(list)
     peaks = defaultdict(list)
     for line in open(path):
         entry = json.loads(line)
@@ -54,6 +54,9 @@ def timings(path):
             failed.append(entry)
             continue
         key = entry["config"], entry["dtype"]
+        if "host_p50_s" in entry:
+            work = "step" if "step_median_s" in entry else "clip"
+            hosts[(*key, work)].append((entry["host_p50_s"], entry["host_p99_s"]))
         if entry["what"] == "masam":
             way = "graph" if entry.get("graph") else "eager"
             if "step_median_s" in entry:
@@ -87,6 +90,9 @@ def timings(path):
         reached, peak = (median(p[i] for p in pairs) for i in (0, 1))
         share = 100 * reached / peak
         print(f"{config} {dtype}: {reached / 1e3:.1f} TFLOP/s, {share:.1f} % of the measured product's peak")
+    for (config, dtype, work), pairs in sorted(hosts.items()):
+        p50, p99 = (median(p[i] for p in pairs) * 1e3 for i in (0, 1))
+        print(f"{config} {dtype} {work}: 1080p frame to class ids in memory, p50 {p50:.3f} ms, p99 {p99:.3f} ms")
     for entry in failed:
         print(f"did not run: {entry['command']}: {entry['why']}")
     return 0
