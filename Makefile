@@ -14,7 +14,7 @@ MASAM := $(TARGET)/release/masam
 PLUGIN := $(TARGET)/release/libmasam.so
 PLUGIN_DIR = $(PREFIX)/lib/$(shell gcc -dumpmachine)/gstreamer-1.0
 
-.PHONY: help setup build plugin demo test format lint doc bench bench-live install uninstall clean
+.PHONY: help setup build plugin cuda cuda-check demo test format lint doc bench bench-live install uninstall clean
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,12 @@ plugin: setup ## Builds the GStreamer plugin, target/release/libmasam.so
 	$(CARGO) plugin --locked
 	@echo "use it with: export GST_PLUGIN_PATH=$(abspath $(TARGET)/release)"
 
+cuda: setup ## Program and plugin with CUDA, target/cuda/release, on a machine that needs neither toolkit nor card
+	scripts/cuda.sh
+
+cuda-check: cuda ## What the CUDA build does on a machine without a driver
+	scripts/cuda-check.sh
+
 demo: build ## Masks over INPUT=, or over a generated scene: demo/overlay.mp4 and demo/contact-sheet.png
 	@mkdir -p demo
 ifeq ($(INPUT),)
@@ -46,6 +52,7 @@ test: build format lint plugin ## Every check: format, lints, tests, pipelines, 
 	$(MASAM) selftest
 	$(CARGO) test --release --locked
 	$(MAKE) --no-print-directory doc
+	$(MAKE) --no-print-directory cuda-check
 
 format:
 	$(CARGO) fmt --check

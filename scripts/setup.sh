@@ -14,6 +14,7 @@ packages=(
   gstreamer1.0-plugins-bad   # h264parse
   gstreamer1.0-plugins-ugly  # x264enc
   gstreamer1.0-libav         # decoders
+  python3-venv               # make cuda: a home for the compiler's wheels
   python3-gi                 # examples/read_masks.py
   gir1.2-gst-plugins-base-1.0
   gir1.2-gst-rtsp-server-1.0 # the camera of tests/run_rtsp.rs

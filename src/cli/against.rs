@@ -2,11 +2,14 @@
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 /// PyTorch's statement of the model, so that the comparison needs no clone of the repository.
 const ORACLE: &str = include_str!("../../tests/oracle/masam_torch.py");
+
+/// The Python that is asked unless another is named.
+pub(super) const PYTHON: &str = "python3";
 
 /// How PyTorch runs the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -37,8 +40,6 @@ impl Variant {
 pub(super) struct Comparison<'a> {
     /// Arguments that both sides understand.
     pub(super) common: Vec<String>,
-    /// Arguments of this program alone.
-    pub(super) own: Vec<String>,
     pub(super) python: &'a Path,
     pub(super) variants: &'a [Variant],
     pub(super) pairs: usize,
@@ -66,7 +67,9 @@ impl Comparison<'_> {
         let mut best: Option<(Variant, f64)> = None;
         for &variant in self.variants {
             match self.theirs(script, variant, 1) {
-                Ok(seconds) if best.is_none_or(|(_, least)| seconds < least) => best = Some((variant, seconds)),
+                Ok(seconds) if best.is_none_or(|(_, least)| seconds < least) => {
+                    best = Some((variant, seconds))
+                }
                 Ok(_) => {}
                 // Not every variant runs everywhere: a compiler may be missing.
                 Err(error) => println!("# {variant:?} does not run: {error:#}"),
@@ -79,18 +82,26 @@ impl Comparison<'_> {
         let mut ratios = Vec::with_capacity(self.pairs);
         for _ in 0..self.pairs {
             let (own, theirs) = (self.own()?, self.theirs(script, variant, self.runs)?);
-            println!("# PyTorch {theirs:.4} s, masam {own:.4} s: {:.3} times", theirs / own);
+            println!(
+                "# PyTorch {theirs:.4} s, masam {own:.4} s: {:.3} times",
+                theirs / own
+            );
             ratios.push(theirs / own);
         }
         ratios.sort_by(f64::total_cmp);
         let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
         let median = ratios[ratios.len() / 2];
-        println!("# median of {} pairs: {median:.3} times ({least:.3} to {most:.3})", self.pairs);
+        println!(
+            "# median of {} pairs: {median:.3} times ({least:.3} to {most:.3})",
+            self.pairs
+        );
         Ok(())
     }
 
     fn find_torch(&self) -> Result<()> {
-        let asked = Command::new(self.python).args(["-c", "import torch, numpy"]).output();
+        let asked = Command::new(self.python)
+            .args(["-c", "import torch, numpy"])
+            .output();
         let output = asked.with_context(|| format!("{} cannot be run", self.python.display()))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
@@ -106,14 +117,18 @@ impl Comparison<'_> {
     fn own(&self) -> Result<f64> {
         let program = std::env::current_exe().context("this program's path")?;
         let mut command = Command::new(program);
-        command.arg("bench").args(&self.common).args(&self.own);
+        command.arg("bench").args(&self.common);
         command.args(["--runs", &self.runs.to_string(), "--warmup", "1"]);
         seconds_of(command)
     }
 
     fn theirs(&self, script: &Path, variant: Variant, runs: usize) -> Result<f64> {
         let mut command = Command::new(self.python);
-        command.arg(script).arg("bench").args(&self.common).args(variant.arguments());
+        command
+            .arg(script)
+            .arg("bench")
+            .args(&self.common)
+            .args(variant.arguments());
         command.args(["--runs", &runs.to_string(), "--warmup", "1"]);
         seconds_of(command)
     }
@@ -126,14 +141,12 @@ fn seconds_of(mut command: Command) -> Result<f64> {
     let line = said.lines().last().unwrap_or_default();
     if !output.status.success() {
         let complaint = String::from_utf8_lossy(&output.stderr);
-        bail!("{}", complaint.lines().last().unwrap_or("it failed without a word"));
+        bail!(
+            "{}",
+            complaint.lines().last().unwrap_or("it failed without a word")
+        );
     }
     println!("{line}");
     let report: serde_json::Value = serde_json::from_str(line).context("its last line is no JSON")?;
     report["median_s"].as_f64().context("its report has no median_s")
-}
-
-/// The Python that is asked unless another is named.
-pub(super) fn default_python() -> PathBuf {
-    PathBuf::from("python3")
 }

@@ -1,11 +1,12 @@
 //! `masam bench`: seconds per clip, against what the machine can do.
 
-use super::memory;
+use super::against::{self, Comparison, Variant};
+use super::{card, host_time, memory};
 use crate::kernels::packed::Number;
 use crate::model::weights::uniform;
 use crate::model::{CausalState, FactMode, FormulaWeights, MaSam, ModelConfig, Prompts};
 use crate::runtime::executor::{Executor, Job, Masks, Picture, State};
-use crate::runtime::{DeviceChoice, Place, PrecisionChoice};
+use crate::runtime::{DeviceChoice, Place, PrecisionChoice, Recording};
 use crate::segmenter::Temporal;
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor};
@@ -53,6 +54,29 @@ pub struct Bench {
     /// Run the plain forward, on Candle tensors, instead of the executor.
     #[arg(long)]
     plain: bool,
+    /// Record each pass once as a CUDA graph and play it (cards only).
+    #[arg(long)]
+    graph: bool,
+    /// Time a 1080p frame in the machine's memory to class ids there as well (with --step by one new frame).
+    #[arg(long)]
+    host: bool,
+    /// Time PyTorch as well, in turn with this program, and print the ratios: its fastest variant, of whole clips.
+    #[arg(long)]
+    against_pytorch: bool,
+    /// Python that has PyTorch, for --against-pytorch.
+    #[arg(long, value_name = "PROGRAM", default_value = against::PYTHON)]
+    python: std::path::PathBuf,
+    /// Ways of running PyTorch that are tried, for --against-pytorch.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "eager,sdpa,compile,compile-sdpa"
+    )]
+    variants: Vec<Variant>,
+    /// Pairs of runs, for --against-pytorch.
+    #[arg(long, default_value_t = 5)]
+    pairs: usize,
 }
 
 /// Seconds of the runs that count, ascending.
@@ -84,6 +108,10 @@ impl Bench {
                 self.frames
             );
         }
+        if self.against_pytorch {
+            self.compare()?;
+            return Ok(ExitCode::SUCCESS);
+        }
         let mut config = configuration(&self.config)?;
         if self.size > 0 {
             config.image_side_px = self.size;
@@ -114,7 +142,11 @@ impl Bench {
             memory: bytes,
             newest_counted,
         } = pool.install(|| self.times(&config, &place))?;
-        let peak_gflops = pool.install(peak::gflops);
+        let used_bytes = card::used_bytes(&place.device);
+        let peak_gflops = match place.device.is_cpu() {
+            true => pool.install(peak::gflops),
+            false => card::gflops(&place)?,
+        };
         let operations = config
             .operations(self.batch * self.frames, self.batch * self.frames)
             .total();
@@ -131,6 +163,7 @@ impl Bench {
             "dtype": self.dtype.to_string(),
             "path": place.description,
             "threads": threads,
+            "graph": self.graph,
             "runs": self.runs,
             "min_s": times[0],
             "median_s": median,
@@ -140,6 +173,15 @@ impl Bench {
             "peak_gflops": peak_gflops,
             "peak_rss_bytes": peak_rss_bytes(),
         });
+        if let (true, Some(fields)) = (self.host, report.as_object_mut()) {
+            let work = (self.frames, self.step);
+            let seconds = host_time::seconds(&config, &place, work, (self.warmup, self.runs))?;
+            fields.insert("host_p50_s".into(), host_time::quantile(&seconds, 0.5).into());
+            fields.insert("host_p99_s".into(), host_time::quantile(&seconds, 0.99).into());
+        }
+        if let (Some(bytes), Some(fields)) = (used_bytes, report.as_object_mut()) {
+            fields.insert("card_bytes".into(), bytes.into());
+        }
         if let (Some(step), Some(fields)) = (steps.get(steps.len() / 2), report.as_object_mut()) {
             fields.insert("step_median_s".into(), (*step).into());
             fields.insert("step_over_clip".into(), (step / median).into());
@@ -157,6 +199,41 @@ impl Bench {
         }
         println!("{report}");
         Ok(ExitCode::SUCCESS)
+    }
+
+    fn compare(&self) -> Result<()> {
+        if self.size > 0
+            || self.step
+            || self.newest
+            || self.plain
+            || self.graph
+            || self.host
+            || self.threads > 0
+        {
+            bail!("--against-pytorch compares whole clips of a preset, with all threads");
+        }
+        let device = match self.device {
+            DeviceChoice::Cuda(0) => "cuda".to_owned(),
+            other => other.to_string(),
+        };
+        let common = [
+            ("--config", self.config.clone()),
+            ("--batch", self.batch.to_string()),
+            ("--frames", self.frames.to_string()),
+            ("--dtype", self.dtype.to_string()),
+            ("--device", device),
+        ];
+        let comparison = Comparison {
+            common: common
+                .into_iter()
+                .flat_map(|(name, value)| [name.to_owned(), value])
+                .collect(),
+            python: &self.python,
+            variants: &self.variants,
+            pairs: self.pairs,
+            runs: self.runs,
+        };
+        comparison.run()
     }
 
     fn times(&self, config: &ModelConfig, place: &Place) -> Result<Times> {
@@ -249,7 +326,9 @@ impl Bench {
             .collect();
         let newest = Tensor::new(newest, &place.device)?;
         let mut states = match self.step {
-            true => vec![CausalState::new(config, place.dtype, &place.device)?; self.batch],
+            true => (0..self.batch)
+                .map(|_| CausalState::new(config, place.dtype, &place.device))
+                .collect::<candle_core::Result<_>>()?,
             false => Vec::new(),
         };
         let mut times = Times::default();
@@ -260,10 +339,38 @@ impl Bench {
             place.device.synchronize()?;
             Ok(start.elapsed().as_secs_f64())
         };
+        let recorded = match self.graph {
+            true => {
+                let recorded =
+                    Recording::new(&clip, |clip| Ok(model.forward(clip, &Prompts::default())?.logits))?;
+                let logits = model.forward(&clip, &Prompts::default())?.logits;
+                let apart = card::apart(recorded.run(&clip)?, &logits)?;
+                if apart.is_nan() || apart > 1e-3 {
+                    bail!("the recorded pass gives something else: {apart:.1e} of the largest logit apart");
+                }
+                Some(recorded)
+            }
+            false => None,
+        };
+        let recorded_step = match self.graph && self.step {
+            true => Some(Recording::new(&frame, |frame| {
+                let before: Vec<&CausalState> = states.iter().collect();
+                let (features, after) = model.step(frame, &before)?;
+                let logits = model.decode(&features, &Prompts::default())?.logits;
+                for (before, after) in states.iter().zip(&after) {
+                    before.overwrite(after)?;
+                }
+                Ok(logits)
+            })?),
+            false => None,
+        };
         for run in 0..self.warmup + self.runs {
             let counts = run >= self.warmup;
             let seconds = timed(&mut || {
-                model.forward(&clip, &Prompts::default())?;
+                match &recorded {
+                    Some(recorded) => drop(recorded.run(&clip)?.clone()),
+                    None => drop(model.forward(&clip, &Prompts::default())?),
+                }
                 Ok(())
             })?;
             times.clips.extend(counts.then_some(seconds));
@@ -277,6 +384,10 @@ impl Bench {
             }
             if self.step {
                 let seconds = timed(&mut || {
+                    if let Some(recorded) = &recorded_step {
+                        recorded.run(&frame)?;
+                        return Ok(());
+                    }
                     let before: Vec<&CausalState> = states.iter().collect();
                     let (features, after) = model.step(&frame, &before)?;
                     model.decode(&features, &Prompts::default())?;

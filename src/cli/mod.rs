@@ -1,10 +1,13 @@
 //! The `masam` program: one file per subcommand.
 
+mod against;
 mod bench;
+mod card;
 mod convert;
 mod data;
 mod doctor;
 pub mod eval;
+mod host_time;
 mod inspect;
 mod latency;
 mod manual;

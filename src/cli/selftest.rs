@@ -12,7 +12,7 @@ use std::process::ExitCode;
 ///
 /// Prints a line for each file and exits with 1 when any fails or none was found. Without --goldens the fixtures
 /// built into the program are run. Where NAME.sam.pth and NAME.masam.pth lie beside NAME.safetensors, the model is
-/// also built from them.
+/// also built from them. On a card every kernel is compared with its reference first.
 #[derive(Debug, Args)]
 pub struct Selftest {
     /// Folder with reference files (*.safetensors).
@@ -55,6 +55,12 @@ impl Selftest {
                 failed += 1;
             }
         };
+        if !place.device.is_cpu() {
+            // A card's kernels one by one; the CPU's are held against their references by the tests.
+            for (name, check) in golden::kernels(&setting(Engine::Plain)) {
+                report(&name, check.map(Some));
+            }
+        }
         let mut run =
             |name: &str, open: &dyn Fn() -> crate::Result<GoldenFile>, pair: Option<(&Path, &Path)>| {
                 for &engine in engines {

@@ -11,11 +11,13 @@ mod file;
 mod fixtures;
 mod forward;
 mod gradients;
+mod kernels;
 mod preprocess;
 
 pub use check::{Check, Measure, Tolerance};
 pub use file::{GoldenFile, Kind};
 pub use fixtures::{FIXTURES, Fixture};
+pub use kernels::kernels;
 
 use crate::error::Result;
 use candle_core::{DType, Device};

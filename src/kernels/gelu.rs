@@ -1,6 +1,6 @@
 //! GELU in its exact form, x/2 (1 + erf(x / sqrt 2)), as SAM and MA-SAM use it.
 
-use super::{is_cpu_f32, linear::for_rows, math, simd};
+use super::{by_reference, is_cpu_f32, is_on_card, linear::for_rows, math, simd};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 /// GELU of every element. Differentiable.
@@ -8,7 +8,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 /// # Errors
 /// Candle's own.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
-    if is_cpu_f32(x) {
+    if is_cpu_f32(x) || is_on_card(x) {
         x.contiguous()?.apply_op1(GeluOp)
     } else {
         reference(x)
@@ -100,7 +100,20 @@ impl CustomOp1 for GeluOp {
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        super::cuda::forward::gelu((x, layout))
+    }
+
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        if !is_cpu_f32(x) {
+            let [slopes] = by_reference::gradients([x], grad, |[x]| reference(x))?;
+            return Ok(slopes);
+        }
         let (x, grad) = (x.contiguous()?, grad.contiguous()?);
         let mut slopes = vec![0f32; x.elem_count()];
         super::with_elements(&x, |x| {

@@ -2,7 +2,7 @@
 //!
 //! The model keeps channels last everywhere, so SAM's channel norm is the same kernel.
 
-use super::{is_cpu_f32, linear::for_rows, math::mul_add, simd};
+use super::{by_reference, is_cpu_f32, is_on_card, linear::for_rows, math::mul_add, simd};
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
@@ -11,7 +11,7 @@ use rayon::prelude::*;
 /// # Errors
 /// Shapes that do not fit, or Candle's own.
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
-    if is_cpu_f32(x) {
+    if is_cpu_f32(x) || is_on_card(x) {
         x.contiguous()?
             .apply_op3(&weight.contiguous()?, &bias.contiguous()?, LayerNormOp { eps })
     } else {
@@ -251,14 +251,38 @@ impl CustomOp3 for LayerNormOp {
         Ok((CpuStorage::F32(y), x_layout.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        x_layout: &Layout,
+        weight: &candle_core::CudaStorage,
+        weight_layout: &Layout,
+        bias: &candle_core::CudaStorage,
+        bias_layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        super::cuda::forward::layer_norm(
+            (x, x_layout),
+            (weight, weight_layout),
+            (bias, bias_layout),
+            self.eps,
+        )
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
         weight: &Tensor,
-        _: &Tensor,
+        bias: &Tensor,
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        if !is_cpu_f32(x) {
+            let [x, weight, bias] = by_reference::gradients([x, weight, bias], grad, |[x, weight, bias]| {
+                reference(x, weight, bias, self.eps)
+            })?;
+            return Ok((x, weight, bias));
+        }
         let width = weight.dim(0)?;
         let (x, grad, weight) = (x.contiguous()?, grad.contiguous()?, weight.contiguous()?);
         let rows = x.elem_count() / width.max(1);

@@ -3,9 +3,9 @@
 //! Candle's own `matmul` followed by `broadcast_add` reads and writes the output twice more; here the output is
 //! filled with the bias (or with the tensor to add to) and the product accumulates onto it.
 
-use super::is_cpu_f32;
 use super::product::{Start, Threads, View, product};
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use super::{by_reference, gelu::gelu, is_cpu_f32, is_on_card, is_tracked};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 /// `x W^T + start`.
@@ -21,6 +21,9 @@ use rayon::prelude::*;
 pub fn linear(x: &Tensor, weight: &Tensor, start: &Tensor) -> Result<Tensor> {
     if is_cpu_f32(x) {
         x.contiguous()?.apply_op3(weight, &start.contiguous()?, LinearOp)
+    } else if is_on_card(x) {
+        x.contiguous()?
+            .apply_op3(&matrix(weight)?, &start.contiguous()?, LinearOp)
     } else {
         reference(x, weight, start)
     }
@@ -38,6 +41,171 @@ pub fn reference(x: &Tensor, weight: &Tensor, start: &Tensor) -> Result<Tensor> 
         *last = weight.dim(0)?;
     }
     product.reshape(shape)?.broadcast_add(start)
+}
+
+/// `x W^T`, as [`linear`] without a start.
+///
+/// # Errors
+/// As [`linear`].
+pub fn unbiased(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    if is_on_card(x) && !is_tracked(&[x, weight]) {
+        return x
+            .contiguous()?
+            .apply_op2_no_bwd(&matrix(weight)?, &LinearAfter::default());
+    }
+    let none = Tensor::zeros(weight.dim(0)?, weight.dtype(), weight.device())?;
+    linear(x, weight, &none)
+}
+
+/// `gelu(x W^T + bias)`; on a card, where nothing is trained, bias and GELU are one pass.
+///
+/// # Errors
+/// As [`linear`].
+pub fn linear_gelu(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    if is_on_card(x) && !is_tracked(&[x, weight, bias]) {
+        let after = LinearAfter {
+            bias: Some(bias.contiguous()?),
+            gelu: true,
+        };
+        return x.contiguous()?.apply_op2_no_bwd(&matrix(weight)?, &after);
+    }
+    gelu(&linear(x, weight, bias)?)
+}
+
+/// `residual + x W^T + bias`; on a card, where nothing is trained, both are added in one pass.
+///
+/// # Errors
+/// As [`linear`].
+pub fn linear_onto(x: &Tensor, weight: &Tensor, bias: &Tensor, residual: &Tensor) -> Result<Tensor> {
+    if is_on_card(x) && !is_tracked(&[x, weight, bias, residual]) {
+        let after = LinearAfter {
+            bias: Some(bias.contiguous()?),
+            gelu: false,
+        };
+        let residual = residual.contiguous()?;
+        return x
+            .contiguous()?
+            .apply_op3_no_bwd(&matrix(weight)?, &residual, &after);
+    }
+    residual + linear(x, weight, bias)?
+}
+
+/// The weight as a card's product takes it: rows or columns side by side.
+fn matrix(weight: &Tensor) -> Result<Tensor> {
+    match weight.is_contiguous() || weight.t()?.is_contiguous() {
+        true => Ok(weight.clone()),
+        false => weight.contiguous(),
+    }
+}
+
+/// What a card does with a product in the same pass, without a gradient.
+#[derive(Default)]
+struct LinearAfter {
+    bias: Option<Tensor>,
+    gelu: bool,
+}
+
+impl LinearAfter {
+    /// What a card does, but for the residual.
+    fn reference(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        let start = match &self.bias {
+            Some(bias) => bias.clone(),
+            None => Tensor::zeros(weight.dim(0)?, x.dtype(), x.device())?,
+        };
+        let sum = reference(x, weight, &start)?;
+        if self.gelu { gelu(&sum) } else { Ok(sum) }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn run(
+        &self,
+        x: super::cuda::forward::Placed<'_>,
+        weight: super::cuda::forward::Placed<'_>,
+        residual: Option<super::cuda::forward::Placed<'_>>,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        use super::cuda::forward::{After, linear, with_placed};
+        let after = After {
+            bias: None,
+            residual,
+            gelu: self.gelu,
+        };
+        match &self.bias {
+            Some(bias) => with_placed(bias, |bias| {
+                let bias = Some(bias);
+                linear(x, weight, After { bias, ..after })
+            }),
+            None => linear(x, weight, after),
+        }
+    }
+}
+
+impl CustomOp2 for LinearAfter {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        by_reference::forward([(x, x_layout), (weight, weight_layout)], |x| {
+            self.reference(&x[0], &x[1])
+        })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        x_layout: &Layout,
+        weight: &candle_core::CudaStorage,
+        weight_layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        self.run((x, x_layout), (weight, weight_layout), None)
+    }
+}
+
+impl CustomOp3 for LinearAfter {
+    fn name(&self) -> &'static str {
+        "linear-onto"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        residual: &CpuStorage,
+        residual_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let inputs = [
+            (x, x_layout),
+            (weight, weight_layout),
+            (residual, residual_layout),
+        ];
+        by_reference::forward(inputs, |x| &x[2] + self.reference(&x[0], &x[1])?)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        x_layout: &Layout,
+        weight: &candle_core::CudaStorage,
+        weight_layout: &Layout,
+        residual: &candle_core::CudaStorage,
+        residual_layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        self.run(
+            (x, x_layout),
+            (weight, weight_layout),
+            Some((residual, residual_layout)),
+        )
+    }
 }
 
 struct LinearOp;
@@ -104,6 +272,32 @@ impl CustomOp3 for LinearOp {
         Ok((CpuStorage::F32(y), Shape::from(shape)))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        x_layout: &Layout,
+        weight: &candle_core::CudaStorage,
+        weight_layout: &Layout,
+        start: &candle_core::CudaStorage,
+        start_layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        use super::cuda::forward::{After, linear};
+        sizes(x_layout, weight_layout, start_layout)?;
+        let start = Some((start, start_layout));
+        let after = match start_layout.dims().len() {
+            1 => After {
+                bias: start,
+                ..After::default()
+            },
+            _ => After {
+                residual: start,
+                ..After::default()
+            },
+        };
+        linear((x, x_layout), (weight, weight_layout), after)
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -137,6 +331,9 @@ impl CustomOp3 for LinearOp {
 /// Sums of the columns of `x`, `[rows, columns]`, contiguous.
 pub(super) fn column_sums(x: &Tensor) -> Result<Tensor> {
     let (rows, columns) = x.dims2()?;
+    if !is_cpu_f32(x) {
+        return x.to_dtype(DType::F32)?.sum(0)?.to_dtype(x.dtype());
+    }
     let sums = super::with_elements(x, |x| {
         // Strips whose sums are added up afterwards: a fixed number, so that the result depends on no thread count.
         let strip = rows.div_ceil(16).max(1) * columns.max(1);

@@ -1,28 +1,51 @@
 //! Numeric kernels: one signature each, a plain `reference` on Candle tensors, and faster twins chosen in one place.
 //!
 //! All of them are differentiable, and each twin has a gradient as fast as itself. Which twin runs is decided by
-//! device and type of an argument (`is_cpu_f32`) and, within a twin, by [`simd::dispatch`]. The stages of [`fused`] are
+//! device and type of an argument (`is_cpu_f32`, `is_on_card`) and, within a twin, by [`simd::dispatch`]. The stages of [`fused`] are
 //! made of the others, which are what they are tested against.
 
 pub mod argmax;
 pub mod attention;
+mod by_reference;
 pub mod class_product;
+#[cfg(any(feature = "cuda", test))]
+mod cuda;
 pub mod fused;
 pub mod gelu;
+pub mod labels;
 pub mod layer_norm;
 pub mod linear;
 pub mod math;
 pub mod packed;
 pub mod picture;
+pub mod prepare;
 pub mod product;
 pub mod simd;
 pub mod softmax;
+pub mod temporal;
+pub mod upscale;
 
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor, bail};
 
 /// Whether the CPU's float32 twins apply to this tensor.
 fn is_cpu_f32(x: &Tensor) -> bool {
     matches!(x.device(), Device::Cpu) && x.dtype() == DType::F32
+}
+
+/// Whether the card's kernels apply to this tensor.
+pub(crate) fn is_on_card(x: &Tensor) -> bool {
+    #[cfg(test)]
+    if pretended_card::is_here() {
+        return is_cpu_f32(x);
+    }
+    cfg!(feature = "cuda")
+        && x.device().is_cuda()
+        && matches!(x.dtype(), DType::F32 | DType::BF16 | DType::F16)
+}
+
+/// Whether a gradient is wanted for one of these.
+pub(crate) fn is_tracked(tensors: &[&Tensor]) -> bool {
+    tensors.iter().any(|t| t.track_op())
 }
 
 /// Whether an operation on these tensors is part of a training step that the CPU's float32 twins can take.
@@ -47,5 +70,28 @@ fn with_elements<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> Result<T>) -> Result<T
     match &*storage {
         Storage::Cpu(storage) => f(contiguous_f32(storage, layout)?),
         _ => bail!("a tensor of shape {:?} has to be on the CPU here", layout.shape()),
+    }
+}
+
+/// Lets the CPU pass for a card on the calling thread, so that tests see the ways through the model that a card takes;
+/// its own operations are their references there.
+#[cfg(test)]
+pub(crate) mod pretended_card {
+    use std::cell::Cell;
+
+    thread_local! {
+        static IS_HERE: Cell<bool> = const { Cell::new(false) };
+    }
+
+    pub(super) fn is_here() -> bool {
+        IS_HERE.get()
+    }
+
+    /// Runs `f` meanwhile.
+    pub(crate) fn during<T>(f: impl FnOnce() -> T) -> T {
+        IS_HERE.set(true);
+        let result = f();
+        IS_HERE.set(false);
+        result
     }
 }

@@ -1,6 +1,6 @@
 //! Softmax over the last dimension.
 
-use super::{is_cpu_f32, linear::for_rows, math, simd};
+use super::{is_cpu_f32, is_on_card, linear::for_rows, math, simd};
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
 
 /// Softmax of each row of `x`, `[.., width]`. Differentiable.
@@ -8,7 +8,7 @@ use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail}
 /// # Errors
 /// An input without dimensions, or Candle's own.
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
-    if is_cpu_f32(x) {
+    if is_cpu_f32(x) || is_on_card(x) {
         x.contiguous()?.apply_op1(SoftmaxOp)
     } else {
         reference(x)
@@ -124,6 +124,15 @@ impl CustomOp1 for SoftmaxOp {
             for_rows(&mut y, width, |_, rows| simd::dispatch(Rows { rows, width }));
         }
         Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        super::cuda::forward::softmax((x, layout))
     }
 
     fn bwd(&self, _: &Tensor, y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {

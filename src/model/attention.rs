@@ -2,11 +2,11 @@
 //! decomposed relative positions over a partition or the whole grid, one projection back.
 
 use super::fact::{Fact, SharedFactors};
-use super::layers::{LayerNorm, Linear};
+use super::layers::{LayerNorm, Linear, made_once};
 use super::masam::FactMode;
 use crate::kernels::attention::{Span, attention};
 use crate::kernels::fused::{AttentionStage, fused, pack};
-use crate::kernels::is_trained_on_cpu;
+use crate::kernels::{is_trained_on_cpu, linear::linear_onto};
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
@@ -18,6 +18,8 @@ pub struct Attention {
     pub(crate) proj: Linear,
     pub(crate) rel_pos_h: Tensor,
     pub(crate) rel_pos_w: Tensor,
+    /// One above the other, unless they are trained.
+    relative: Option<Tensor>,
     pub(crate) span: Span,
 }
 
@@ -38,12 +40,15 @@ impl Attention {
             FactMode::Folded => (fact.fold(&qkv)?, None),
             FactMode::Apart => (qkv, Some(fact)),
         };
+        let rel_pos_h = weights.get((entries, head_width), "rel_pos_h")?;
+        let rel_pos_w = weights.get((entries, head_width), "rel_pos_w")?;
         Ok(Self {
             qkv,
             fact,
             proj: Linear::new(width, width, weights.pp("proj"))?,
-            rel_pos_h: weights.get((entries, head_width), "rel_pos_h")?,
-            rel_pos_w: weights.get((entries, head_width), "rel_pos_w")?,
+            relative: made_once(&[&rel_pos_h, &rel_pos_w], |tables| Tensor::cat(tables, 0))?,
+            rel_pos_h,
+            rel_pos_w,
             span,
         })
     }
@@ -62,7 +67,8 @@ impl Attention {
             &self.rel_pos_w,
         ];
         if self.fact.is_some() || !is_trained_on_cpu(x, &weights) {
-            return x + self.forward(&norm.forward(x)?)?;
+            let mixed = self.mixed(&norm.forward(x)?)?;
+            return linear_onto(&mixed, &self.proj.weight, &self.proj.bias, x);
         }
         let (_, height, width, channels) = x.dims4()?;
         let stage = AttentionStage {
@@ -76,12 +82,19 @@ impl Attention {
 
     /// `[images, height, width, channels]` to the same.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.proj.forward(&self.mixed(x)?)
+    }
+
+    /// The heads' outputs side by side, before the projection back.
+    fn mixed(&self, x: &Tensor) -> Result<Tensor> {
         let mut qkv = self.qkv.forward(x)?;
         if let Some(fact) = &self.fact {
             qkv = (qkv + fact.forward(x)?)?;
         }
-        let relative = Tensor::cat(&[&self.rel_pos_h, &self.rel_pos_w], 0)?;
-        self.proj
-            .forward(&attention(&qkv, &self.qkv.bias, &relative, self.span)?)
+        let relative = match &self.relative {
+            Some(relative) => relative.clone(),
+            None => Tensor::cat(&[&self.rel_pos_h, &self.rel_pos_w], 0)?,
+        };
+        attention(&qkv, &self.qkv.bias, &relative, self.span)
     }
 }

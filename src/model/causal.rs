@@ -35,6 +35,24 @@ impl CausalState {
         Ok(Self { adapters })
     }
 
+    /// Copies `after` into the memory of this state: for passes that are recorded with its addresses.
+    ///
+    /// # Errors
+    /// States of different models, or Candle's own.
+    pub fn overwrite(&self, after: &Self) -> Result<()> {
+        if self.adapters.len() != after.adapters.len() {
+            bail!(
+                "states of {} and {} adapters",
+                self.adapters.len(),
+                after.adapters.len()
+            );
+        }
+        for (own, after) in self.adapters.iter().zip(&after.adapters) {
+            own.slice_set(after, 0, 0)?;
+        }
+        Ok(())
+    }
+
     /// Adapters of a model.
     fn count(config: &ModelConfig) -> usize {
         let in_block = match config.adapters {

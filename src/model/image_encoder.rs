@@ -11,7 +11,7 @@ use super::fact::SharedFactors;
 use super::layers::{Activation, Conv3x3, ENCODER_EPS, LayerNorm, Mlp, PatchConv};
 use super::masam::{FactMode, Observer};
 use super::temporal_adapter::{Position, TemporalAdapter};
-use crate::kernels::{attention::Span, linear::linear};
+use crate::kernels::{attention::Span, linear::unbiased};
 use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
@@ -244,8 +244,7 @@ impl ImageEncoder {
     /// The neck: `[images, grid, grid, encoder_width]` to `[images, grid, grid, prompt_width]`.
     pub(crate) fn finish(&self, x: &Tensor) -> Result<Tensor> {
         let weight = self.neck_in.squeeze(3)?.squeeze(2)?;
-        let none = Tensor::zeros(weight.dim(0)?, x.dtype(), x.device())?;
-        let x = self.neck_norm_in.forward(&linear(x, &weight, &none)?)?;
+        let x = self.neck_norm_in.forward(&unbiased(x, &weight)?)?;
         self.neck_norm_out.forward(&self.neck_conv.forward(&x)?)
     }
 }

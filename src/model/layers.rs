@@ -3,7 +3,10 @@
 //! All tensors are channels last. Paths in `weights` are the canonical names.
 
 use crate::kernels::fused::{MlpStage, UpscaleStage, fused, pack};
-use crate::kernels::{gelu::gelu, is_trained_on_cpu, layer_norm::layer_norm, linear::linear};
+use crate::kernels::linear::{linear, linear_gelu, linear_onto, unbiased};
+use crate::kernels::{
+    gelu::gelu, is_on_card, is_tracked, is_trained_on_cpu, layer_norm::layer_norm, upscale,
+};
 use candle_core::{D, Result, Tensor};
 use candle_nn::VarBuilder;
 
@@ -11,6 +14,17 @@ use candle_nn::VarBuilder;
 pub const ENCODER_EPS: f64 = 1e-6;
 /// Epsilon of the two-way transformer's norms.
 pub const DECODER_EPS: f64 = 1e-5;
+
+/// What follows from weights alone, made once; `None` where a weight is trained, so that it has to be made anew.
+pub(super) fn made_once(
+    weights: &[&Tensor],
+    make: impl FnOnce(&[&Tensor]) -> Result<Tensor>,
+) -> Result<Option<Tensor>> {
+    match is_tracked(weights) {
+        true => Ok(None),
+        false => make(weights).map(Some),
+    }
+}
 
 /// `x W^T + b`.
 #[derive(Debug, Clone)]
@@ -97,7 +111,8 @@ impl Mlp {
             &self.lin2.bias,
         ];
         if self.activation != Activation::Gelu || !is_trained_on_cpu(x, &weights) {
-            return x + self.forward(&norm.forward(x)?)?;
+            let hidden = self.hidden(&norm.forward(x)?)?;
+            return linear_onto(&hidden, &self.lin2.weight, &self.lin2.bias, x);
         }
         let (_, height, width, channels) = x.dims4()?;
         let stage = MlpStage {
@@ -111,12 +126,15 @@ impl Mlp {
 
     /// `[.., width]` to the same.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let hidden = self.lin1.forward(x)?;
-        let hidden = match self.activation {
-            Activation::Gelu => gelu(&hidden)?,
-            Activation::Relu => hidden.relu()?,
-        };
-        self.lin2.forward(&hidden)
+        self.lin2.forward(&self.hidden(x)?)
+    }
+
+    /// What stands between the two products, after its activation.
+    fn hidden(&self, x: &Tensor) -> Result<Tensor> {
+        match self.activation {
+            Activation::Gelu => linear_gelu(x, &self.lin1.weight, &self.lin1.bias),
+            Activation::Relu => self.lin1.forward(x)?.relu(),
+        }
     }
 }
 
@@ -189,31 +207,37 @@ impl PatchConv {
 #[derive(Debug, Clone)]
 pub struct Conv3x3 {
     pub(crate) weight: Tensor,
+    /// `[outputs, 3 * 3 * inputs]`, unless it is trained.
+    matrix: Option<Tensor>,
 }
 
 impl Conv3x3 {
     /// `weight`: `[outputs, inputs, 3, 3]`.
     pub fn new(inputs: usize, outputs: usize, weights: VarBuilder) -> Result<Self> {
+        let weight = weights.get((outputs, inputs, 3, 3), "weight")?;
         Ok(Self {
-            weight: weights.get((outputs, inputs, 3, 3), "weight")?,
+            matrix: made_once(&[&weight], |_| Self::matrix(&weight))?,
+            weight,
         })
+    }
+
+    /// Neighbours before channels, as they lie side by side.
+    fn matrix(weight: &Tensor) -> Result<Tensor> {
+        weight.permute((0, 2, 3, 1))?.contiguous()?.flatten_from(1)
     }
 
     /// `[images, height, width, inputs]` to `[images, height, width, outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (_, height, width, _) = x.dims4()?;
-        let outputs = self.weight.dim(0)?;
         let padded = x.pad_with_zeros(1, 1, 1)?.pad_with_zeros(2, 1, 1)?;
         let neighbours = (0..9)
             .map(|i| padded.narrow(1, i / 3, height)?.narrow(2, i % 3, width))
             .collect::<Result<Vec<_>>>()?;
         let neighbours = Tensor::cat(&neighbours, D::Minus1)?; // [images, height, width, 3 * 3 * inputs]
-        let weight = self.weight.permute((0, 2, 3, 1))?.reshape((outputs, ()))?;
-        linear(
-            &neighbours,
-            &weight,
-            &weight.zeros_like()?.narrow(1, 0, 1)?.squeeze(1)?,
-        )
+        match &self.matrix {
+            Some(matrix) => unbiased(&neighbours, matrix),
+            None => unbiased(&neighbours, &Self::matrix(&self.weight)?),
+        }
     }
 }
 
@@ -222,6 +246,8 @@ impl Conv3x3 {
 pub struct Upscale {
     pub(crate) weight: Tensor,
     pub(crate) bias: Tensor,
+    /// `[2 * 2 * outputs, inputs]`, unless it is trained.
+    matrix: Option<Tensor>,
 }
 
 impl Upscale {
@@ -229,15 +255,47 @@ impl Upscale {
     pub fn new(inputs: usize, outputs: usize, weights: VarBuilder) -> Result<Self> {
         let weight = weights.get((inputs, outputs, 2, 2), "weight")?;
         Ok(Self {
+            matrix: made_once(&[&weight], |_| Self::matrix(&weight))?,
             weight,
             bias: weights.get(outputs, "bias")?,
         })
+    }
+
+    /// Corners of the square before outputs.
+    fn matrix(weight: &Tensor) -> Result<Tensor> {
+        let (inputs, outputs, ..) = weight.dims4()?;
+        weight
+            .permute((2, 3, 1, 0))?
+            .contiguous()?
+            .reshape((4 * outputs, inputs))
+    }
+
+    /// `[images, height, width, inputs]` to `[images, height, width, 2, 2, outputs]`, without the bias.
+    fn product(&self, x: &Tensor) -> Result<Tensor> {
+        let (images, height, width, _) = x.dims4()?;
+        let product = match &self.matrix {
+            Some(matrix) => unbiased(x, matrix)?,
+            None => unbiased(x, &Self::matrix(&self.weight)?)?,
+        };
+        product.reshape((images, height, width, 2, 2, self.bias.dim(0)?))
+    }
+
+    /// As [`Upscale::product`] where the card takes the last step and the classes in one, with the bias.
+    pub(crate) fn for_labels(&self, x: &Tensor) -> Result<(Tensor, &Tensor)> {
+        Ok((self.product(x)?, &self.bias))
     }
 
     /// This, the norm if there is one, and GELU; in training as one operation.
     pub(crate) fn activated(&self, x: &Tensor, norm: Option<&LayerNorm>) -> Result<Tensor> {
         let mut weights = vec![&self.weight, &self.bias];
         weights.extend(norm.iter().flat_map(|norm| [&norm.weight, &norm.bias]));
+        if is_on_card(x) && !is_tracked(&weights) && !x.track_op() {
+            let biases = match norm {
+                Some(norm) => Tensor::stack(&[&self.bias, &norm.weight, &norm.bias], 0)?,
+                None => self.bias.unsqueeze(0)?,
+            };
+            return upscale::squares(&self.product(x)?, &biases, norm.map(|norm| norm.eps));
+        }
         if !is_trained_on_cpu(x, &weights) {
             let y = self.forward(x)?;
             return gelu(&match norm {

@@ -169,4 +169,17 @@ impl MaSam {
             low_res_logits: decoded.logits,
         })
     }
+
+    /// As [`MaSam::decode`], but only the class of each pixel, for models on a card: bytes
+    /// `[images, side_px * side_px + 1]`, class ids in rows of pixels, and at the end of each row 1 where a logit was not
+    /// finite.
+    ///
+    /// # Errors
+    /// As [`MaSam::decode`], or features that are not on a card.
+    pub fn labels(&self, features: &Features, prompts: &Prompts) -> Result<Tensor> {
+        let encoded = self.prompt_encoder.forward(prompts)?;
+        let positions = self.prompt_encoder.grid_positions()?;
+        let side = self.config.image_side_px;
+        Ok(self.mask_decoder.labels(features, &positions, &encoded, side)?)
+    }
 }

@@ -11,8 +11,8 @@ use super::layers::{ENCODER_EPS, LayerNorm, Linear, Mlp3, Upscale};
 use super::prompt_encoder::EncodedPrompts;
 use super::resize;
 use super::transformer::TwoWayTransformer;
-use crate::kernels::{class_product::class_product, gelu::gelu};
-use candle_core::{Result, Tensor};
+use crate::kernels::{class_product::class_product, gelu::gelu, labels};
+use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
 /// One step of upscaling: transposed convolution, perhaps a skip, perhaps a norm, GELU.
@@ -88,6 +88,56 @@ impl MaskDecoder {
         positions: &Tensor,
         prompts: &EncodedPrompts,
     ) -> Result<Decoded> {
+        let (tokens, mut x) = self.transformed(features, positions, prompts)?;
+        for i in 0..self.steps.len() {
+            x = self.enlarge(i, &x, features)?;
+        }
+        let (images, height, width, channels) = x.dims4()?;
+        let pixels = x.reshape((images, height * width, channels))?;
+        let logits = class_product(&self.class_kernels(&tokens)?, &pixels)?;
+        let iou = self
+            .iou_prediction_head
+            .forward(&tokens.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?)?;
+        Ok(Decoded {
+            logits: logits.reshape((images, (), height, width))?,
+            iou,
+        })
+    }
+
+    /// Class ids at the input's side, on a card: bytes `[images, side_px * side_px + 1]`, the last of each row 1 where a
+    /// logit was not finite. Where the decoder's own side is the input's, no logits are written.
+    pub fn labels(
+        &self,
+        features: &Features,
+        positions: &Tensor,
+        prompts: &EncodedPrompts,
+        side_px: usize,
+    ) -> Result<Tensor> {
+        if let Some((last, before)) = self.steps.split_last()
+            && last.norm.is_none()
+            && last.skip_projection.is_none()
+        {
+            let (tokens, mut x) = self.transformed(features, positions, prompts)?;
+            for i in 0..before.len() {
+                x = self.enlarge(i, &x, features)?;
+            }
+            let (product, bias) = last.upscale.for_labels(&x)?;
+            let kernels = self.class_kernels(&tokens)?;
+            if 2 * x.dim(1)? == side_px && labels::takes_product(&product, kernels.dim(1)?) {
+                return labels::of_product(&product, bias, &kernels);
+            }
+        }
+        labels::of_planes(&self.forward(features, positions, prompts)?.logits, side_px)
+    }
+
+    /// The two-way transformer: tokens `[images, 1 + classes + prompts, width]` and picture
+    /// `[images, grid, grid, width]`.
+    fn transformed(
+        &self,
+        features: &Features,
+        positions: &Tensor,
+        prompts: &EncodedPrompts,
+    ) -> Result<(Tensor, Tensor)> {
         let (images, side, _, width) = features.grid.dims4()?;
         let mut tokens = Tensor::cat(&[&self.iou_token, &self.mask_tokens], 0)?.unsqueeze(0)?;
         if let Some(sparse) = &prompts.sparse {
@@ -102,31 +152,32 @@ impl MaskDecoder {
             .reshape((images, side * side, width))?;
         let (tokens, image) = self.transformer.forward(&tokens, &image, positions)?;
 
-        let mut x = image.reshape((images, side, side, width))?;
-        for (i, step) in self.steps.iter().enumerate() {
-            let skip = step.skip_projection.as_ref().zip(features.skips.get(i));
-            let Some((projection, skip)) = skip else {
-                x = step.upscale.activated(&x, step.norm.as_ref())?;
-                continue;
-            };
-            x = step.upscale.forward(&x)?;
-            let (_, height, width, _) = x.dims4()?;
-            x = (x + resize::channels_last(&projection.forward(skip)?, (height, width))?)?;
-            if let Some(norm) = &step.norm {
-                x = norm.forward(&x)?;
-            }
-            x = gelu(&x)?;
+        Ok((tokens, image.reshape((images, side, side, width))?))
+    }
+
+    /// Step `index` of upscaling: `[images, height, width, inputs]` to `[images, 2 * height, 2 * width, outputs]`.
+    fn enlarge(&self, index: usize, x: &Tensor, features: &Features) -> Result<Tensor> {
+        let Some(step) = self.steps.get(index) else {
+            bail!("there is no upscaling step {index} among {}", self.steps.len())
+        };
+        let skip = step.skip_projection.as_ref().zip(features.skips.get(index));
+        let Some((projection, skip)) = skip else {
+            return step.upscale.activated(x, step.norm.as_ref());
+        };
+        let mut x = step.upscale.forward(x)?;
+        let (_, height, width, _) = x.dims4()?;
+        x = (x + resize::channels_last(&projection.forward(skip)?, (height, width))?)?;
+        if let Some(norm) = &step.norm {
+            x = norm.forward(&x)?;
         }
-        let (_, height, width, channels) = x.dims4()?;
+        gelu(&x)
+    }
+
+    /// What each class multiplies pixels with, `[images, classes, channels]`.
+    fn class_kernels(&self, tokens: &Tensor) -> Result<Tensor> {
         let kernels = (self.output_hypernetworks_mlps.iter().enumerate())
             .map(|(i, mlp)| mlp.forward(&tokens.narrow(1, 1 + i, 1)?.contiguous()?))
             .collect::<Result<Vec<_>>>()?;
-        let kernels = Tensor::cat(&kernels, 1)?; // [images, classes, channels]
-        let pixels = x.reshape((images, height * width, channels))?;
-        let logits = class_product(&kernels, &pixels)?.reshape((images, (), height, width))?;
-        let iou = self
-            .iou_prediction_head
-            .forward(&tokens.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?)?;
-        Ok(Decoded { logits, iou })
+        Tensor::cat(&kernels, 1)
     }
 }

@@ -7,6 +7,8 @@
 //! ```
 
 pub mod attention;
+#[cfg(test)]
+mod card_ways;
 pub mod causal;
 pub mod config;
 pub mod fact;

@@ -3,9 +3,9 @@
 //! A position p in [0, 1]² is encoded as sine and cosine of `2 pi (2 p - 1) G` with a fixed random matrix `G`.
 
 use super::config::ModelConfig;
-use super::layers::{ENCODER_EPS, LayerNorm, PatchConv};
+use super::layers::{ENCODER_EPS, LayerNorm, PatchConv, made_once};
 use crate::kernels::gelu::gelu;
-use candle_core::{D, Device, Result, Tensor, bail};
+use candle_core::{D, DType, Device, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
 /// What the model is told about a picture. All frames of all clips in a batch get the same prompt, or, where the
@@ -34,8 +34,10 @@ pub struct EncodedPrompts {
 /// SAM's prompt encoder.
 #[derive(Debug, Clone)]
 pub struct PromptEncoder {
-    /// `[2, width / 2]`
+    /// `[2, width / 2]`, float32 in every precision: angles of many turns have no digits to spare.
     gaussian: Tensor,
+    /// As [`PromptEncoder::grid_positions`] gives them.
+    positions: Option<Tensor>,
     /// For a point outside, a point inside, a box's first and second corner: `[1, width]` each.
     points: [Tensor; 4],
     not_a_point: Tensor,
@@ -52,10 +54,13 @@ impl PromptEncoder {
         let width = config.prompt_width;
         let point = |i: usize| weights.pp("point_embeddings").pp(i).get((1, width), "weight");
         let mask = weights.pp("mask_downscaling");
-        Ok(Self {
-            gaussian: weights
-                .pp("pe_layer")
-                .get((2, width / 2), "positional_encoding_gaussian_matrix")?,
+        let gaussian = weights
+            .pp("pe_layer")
+            .to_dtype(DType::F32)
+            .get((2, width / 2), "positional_encoding_gaussian_matrix")?;
+        let mut encoder = Self {
+            gaussian,
+            positions: None,
             points: [point(0)?, point(1)?, point(2)?, point(3)?],
             not_a_point: weights.pp("not_a_point_embed").get((1, width), "weight")?,
             no_mask: weights.pp("no_mask_embed").get((1, width), "weight")?,
@@ -70,10 +75,17 @@ impl PromptEncoder {
             ],
             side: config.grid_side(),
             image_side_px: config.image_side_px,
-        })
+        };
+        encoder.positions = made_once(&[&encoder.gaussian], |_| encoder.positions_of_grid())?;
+        Ok(encoder)
     }
 
-    /// `[.., 2]` positions in [0, 1] to `[.., width]`.
+    /// The model's own type.
+    fn dtype(&self) -> DType {
+        self.no_mask.dtype()
+    }
+
+    /// `[.., 2]` positions in [0, 1], float32, to `[.., width]`.
     fn encode(&self, positions: &Tensor) -> Result<Tensor> {
         let mut shape = positions.dims().to_vec();
         let centred = positions.affine(2.0, -1.0)?.reshape(((), 2))?;
@@ -81,31 +93,33 @@ impl PromptEncoder {
         if let Some(last) = shape.last_mut() {
             *last = 2 * self.gaussian.dim(1)?;
         }
-        Tensor::cat(&[angle.sin()?, angle.cos()?], D::Minus1)?.reshape(shape)
+        Tensor::cat(&[angle.sin()?, angle.cos()?], D::Minus1)?
+            .reshape(shape)?
+            .to_dtype(self.dtype())
     }
 
     /// The encoded centres of the grid's cells, `[1, grid * grid, width]`.
     pub fn grid_positions(&self) -> Result<Tensor> {
+        match &self.positions {
+            Some(positions) => Ok(positions.clone()),
+            None => self.positions_of_grid(),
+        }
+    }
+
+    fn positions_of_grid(&self) -> Result<Tensor> {
         let side = self.side;
         let centre = |i: usize| (i as f32 + 0.5) / side as f32;
         let xy: Vec<f32> = (0..side * side)
             .flat_map(|i| [centre(i % side), centre(i / side)])
             .collect();
         let xy = Tensor::from_vec(xy, (1, side * side, 2), &Device::Cpu)?;
-        self.encode(
-            &xy.to_device(self.gaussian.device())?
-                .to_dtype(self.gaussian.dtype())?,
-        )
+        self.encode(&xy.to_device(self.gaussian.device())?)
     }
 
     /// Pixel positions to encodings of their pixels' centres.
     fn encode_pixels(&self, positions_px: &Tensor) -> Result<Tensor> {
         let scale = 1.0 / self.image_side_px as f64;
-        self.encode(
-            &positions_px
-                .to_dtype(self.gaussian.dtype())?
-                .affine(scale, 0.5 * scale)?,
-        )
+        self.encode(&positions_px.to_dtype(DType::F32)?.affine(scale, 0.5 * scale)?)
     }
 
     /// Encodes any combination of prompts; none at all is the automatic mode.
@@ -121,7 +135,7 @@ impl PromptEncoder {
                         labels.shape()
                     );
                 }
-                let inside = labels.to_dtype(self.gaussian.dtype())?.unsqueeze(2)?;
+                let inside = labels.to_dtype(self.dtype())?.unsqueeze(2)?;
                 let outside = inside.affine(-1.0, 1.0)?;
                 let kind = inside
                     .broadcast_mul(&self.points[1])?
@@ -163,7 +177,7 @@ impl PromptEncoder {
             );
         }
         let x = masks
-            .to_dtype(self.gaussian.dtype())?
+            .to_dtype(self.dtype())?
             .permute((0, 2, 3, 1))?
             .contiguous()?;
         let [first, second, third] = &self.mask_convs;

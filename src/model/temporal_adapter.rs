@@ -4,9 +4,10 @@
 //! t-1, t, t+1, causal ones at t-2, t-1, t; frames outside the clip are zero.
 
 use super::causal::Passing;
-use super::layers::{ENCODER_EPS, LayerNorm};
+use super::layers::{ENCODER_EPS, LayerNorm, made_once};
 use crate::kernels::fused::{AdapterStage, fused, pack};
-use crate::kernels::{gelu::gelu, is_trained_on_cpu, linear::linear};
+use crate::kernels::linear::{linear, linear_gelu, unbiased};
+use crate::kernels::{gelu::gelu, is_on_card, is_trained_on_cpu, temporal};
 use crate::segmenter::Temporal;
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -41,6 +42,8 @@ pub struct TemporalAdapter {
     pub(crate) taps_bias: Tensor,
     /// `[width, adapter]`
     pub(crate) up: Tensor,
+    /// The taps side by side, `[adapter, 3 * adapter]`, unless they are trained: for a card's one product.
+    stacked: Option<Tensor>,
     pub(crate) temporal: Temporal,
 }
 
@@ -54,10 +57,16 @@ impl TemporalAdapter {
         weights: &VarBuilder,
     ) -> Result<Self> {
         let part = |name: &str| weights.pp(format!("adapter_{name}{}", position.suffix()));
+        let taps = part("conv").get((adapter, adapter, 3, 1, 1), "weight")?;
+        let stacked = made_once(&[&taps], |_| {
+            let taps = taps.reshape((adapter, adapter, 3))?.transpose(1, 2)?; // [outputs, 3, inputs]
+            taps.contiguous()?.flatten_from(1)
+        })?;
         Ok(Self {
             norm: LayerNorm::new(width, ENCODER_EPS, part("norm"))?,
             down: part("linear_down").get((adapter, width), "weight")?,
-            taps: part("conv").get((adapter, adapter, 3, 1, 1), "weight")?,
+            stacked: stacked.filter(is_on_card),
+            taps,
             taps_bias: part("conv").get(adapter, "bias")?,
             up: part("linear_up").get((width, adapter), "weight")?,
             temporal,
@@ -97,6 +106,9 @@ impl TemporalAdapter {
         let low = self
             .low(x)?
             .reshape((images / frames, frames, height * width, adapter))?;
+        if let Some(weight) = &self.stacked {
+            return self.finish_stacked(x, &temporal::stacked(&low, frames, before)?, weight);
+        }
         let low = low.pad_with_zeros(1, before, after)?; // [batch, frames + 2, height * width, adapter]
         self.finish(x, &low)
     }
@@ -104,12 +116,23 @@ impl TemporalAdapter {
     /// One new frame of each stream, `[streams, height, width, channels]`, with the past that `passing` holds.
     pub(crate) fn step(&self, x: &Tensor, passing: &mut Passing<'_>) -> Result<Tensor> {
         let low = self.low(x)?.flatten(1, 2)?; // [streams, height * width, adapter]
-        self.finish(x, &passing.window(&low)?)
+        let window = passing.window(&low)?; // [streams, 3, height * width, adapter]
+        match &self.stacked {
+            Some(weight) => self.finish_stacked(x, &temporal::stacked(&window, 1, 0)?, weight),
+            None => self.finish(x, &window),
+        }
     }
 
     /// The convolution's input: `[images, height, width, channels]` to `[images, height, width, adapter]`.
     fn low(&self, x: &Tensor) -> Result<Tensor> {
-        linear(&self.norm.forward(x)?, &self.down, &self.taps_bias.zeros_like()?)
+        unbiased(&self.norm.forward(x)?, &self.down)
+    }
+
+    /// From the convolution's inputs side by side, `[batch, frames, tokens, 3 * adapter]`, to the output.
+    fn finish_stacked(&self, x: &Tensor, stacked: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        let (images, height, width, _) = x.dims4()?;
+        let sum = linear_gelu(stacked, weight, &self.taps_bias)?;
+        linear(&sum.reshape((images, height, width, ()))?, &self.up, x)
     }
 
     /// From the convolution's input with the frames around it, `[batch, frames + 2, tokens, adapter]`, to the output.

@@ -1,6 +1,9 @@
 //! Bytes of frames to the model's input.
 
+use super::device::Place;
+use super::staging::Staging;
 use crate::error::Result;
+use crate::kernels::prepare;
 use crate::segmenter::{ModelFrame, Normalisation};
 use candle_core::{Device, Tensor};
 
@@ -43,6 +46,37 @@ pub fn tensor_of(clips: &[&[ModelFrame]], side: usize, normalisation: Normalisat
         (clips.len(), frames, 3, side, side),
         &Device::Cpu,
     )?)
+}
+
+/// As [`tensor_of`], where and as which type the model wants it. To a card the bytes cross as they are. Every frame holds
+/// `side * side * 3` bytes.
+pub(super) fn input_at(
+    place: &Place,
+    staging: &mut Staging,
+    clips: &[&[ModelFrame]],
+    side: usize,
+    normalisation: Normalisation,
+) -> Result<Tensor> {
+    let Place { device, dtype, .. } = place;
+    if !device.is_cuda() {
+        return Ok(tensor_of(clips, side, normalisation)?
+            .to_device(device)?
+            .to_dtype(*dtype)?);
+    }
+    let frames = clips.first().map_or(0, |c| c.len());
+    let (images, length) = (clips.len() * frames, side * side * 3);
+    let bytes = staging.upload(&[images, side, side, 3], device, |bytes| {
+        let places = bytes.chunks_exact_mut(length);
+        for (to, frame) in places.zip(clips.iter().copied().flatten()) {
+            to.copy_from_slice(&frame.rgb);
+        }
+    })?;
+    let tables: Vec<f32> = clips
+        .iter()
+        .flat_map(|clip| values(clip, normalisation))
+        .collect();
+    let tables = Tensor::from_vec(tables, (clips.len(), 256), device)?;
+    Ok(prepare::planes(&bytes, &tables, *dtype)?.reshape((clips.len(), frames, 3, side, side))?)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Where and in which type a model runs.
 
+use super::card::{self, Card};
 use crate::error::{Error, Result};
 use crate::kernels::{packed::Number, simd};
 use candle_core::{DType, Device};
@@ -108,12 +109,12 @@ impl Place {
     /// [`Error::Unavailable`] for a card that is not there, a build without CUDA, or a precision the device lacks.
     pub fn choose(device: &DeviceChoice, precision: PrecisionChoice) -> Result<Self> {
         match device {
-            DeviceChoice::Auto => match cuda(0) {
-                Ok(card) => Self::on_cuda(card, 0, precision),
+            DeviceChoice::Auto => match card::open(0) {
+                Ok(opened) => Ok(Self::on_cuda(opened, 0, precision)),
                 Err(_) => Self::on_cpu(precision),
             },
             DeviceChoice::Cpu => Self::on_cpu(precision),
-            DeviceChoice::Cuda(number) => Self::on_cuda(cuda(*number)?, *number, precision),
+            DeviceChoice::Cuda(number) => Ok(Self::on_cuda(card::open(*number)?, *number, precision)),
         }
     }
 
@@ -157,34 +158,18 @@ impl Place {
         Ok(place)
     }
 
-    fn on_cuda(device: Device, number: usize, precision: PrecisionChoice) -> Result<Self> {
+    fn on_cuda((device, card): (Device, Card), number: usize, precision: PrecisionChoice) -> Self {
         let (dtype, name) = match precision {
             PrecisionChoice::Auto | PrecisionChoice::Bf16 => (DType::BF16, "bf16"),
             PrecisionChoice::F32 => (DType::F32, "f32"),
             PrecisionChoice::F16 => (DType::F16, "f16"),
         };
-        Ok(Self {
+        Self {
             device,
             dtype,
-            description: format!("cuda:{number} {name}"),
-        })
+            description: format!("cuda:{number} {name} {}", card.name),
+        }
     }
-}
-
-#[cfg(feature = "cuda")]
-fn cuda(number: usize) -> Result<Device> {
-    Device::new_cuda(number).map_err(|e| Error::Unavailable {
-        what: format!("device cuda:{number}"),
-        why: e.to_string(),
-    })
-}
-
-#[cfg(not(feature = "cuda"))]
-fn cuda(number: usize) -> Result<Device> {
-    Err(Error::Unavailable {
-        what: format!("device cuda:{number}"),
-        why: "this program was built without CUDA (cargo feature `cuda`); use device=cpu".into(),
-    })
 }
 
 #[cfg(test)]

@@ -7,15 +7,19 @@
 //! # Ok::<(), masam::Error>(())
 //! ```
 
+mod card;
 mod clip;
 mod device;
 mod executed;
 pub mod executor;
 mod plain;
+mod recording;
 mod segmenter;
+mod staging;
 
 pub use clip::tensor_of;
 pub use device::{DeviceChoice, Place, PrecisionChoice};
+pub use recording::Recording;
 pub use segmenter::{CLIP_FRAMES, ModelSegmenter};
 
 use crate::checkpoint::ModelFile;

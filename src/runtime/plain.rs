@@ -1,11 +1,13 @@
 //! The plain forward behind a [`Segmenter`](crate::segmenter::Segmenter): the reference for every faster one.
 
-use super::clip::tensor_of;
+use super::clip::input_at;
 use super::device::Place;
 use super::segmenter::{Forward, prompts};
+use super::staging::Staging;
 use crate::error::Result;
 use crate::kernels::{argmax::argmax, softmax::softmax};
-use crate::model::{CausalState, MaSam};
+use crate::model::image_encoder::Features;
+use crate::model::{CausalState, MaSam, Prompts};
 use crate::segmenter::{
     ModelFrame, Normalisation, Plane, Reply, Request, SegmentError, Step, StreamId, Want,
 };
@@ -17,6 +19,7 @@ pub(super) struct Plain {
     model: MaSam,
     normalisation: Normalisation,
     place: Place,
+    staging: Staging,
     states: BTreeMap<StreamId, CausalState>,
 }
 
@@ -26,18 +29,42 @@ impl Plain {
             model,
             normalisation,
             place,
+            staging: Staging::default(),
             states: BTreeMap::new(),
         }
+    }
+
+    fn input(&mut self, clips: &[&[ModelFrame]]) -> Result<Tensor> {
+        let side = self.model.config().image_side_px;
+        input_at(&self.place, &mut self.staging, clips, side, self.normalisation)
+    }
+
+    /// The output of every image and how many of its logits are not finite. From a card only class ids cross, where
+    /// nobody wants more, and all that is known of the rest is whether there was one.
+    fn planes(&self, features: &Features, prompts: &Prompts, wants: &[Want]) -> Result<Vec<(Plane, usize)>> {
+        if self.place.device.is_cuda() && wants.iter().all(|want| *want == Want::Labels) {
+            let rows = self.model.labels(features, prompts)?.to_vec2::<u8>()?;
+            let plane = |mut row: Vec<u8>| {
+                let flag = row.pop().unwrap_or(1);
+                (Plane::Labels(row), usize::from(flag))
+            };
+            return Ok(rows.into_iter().map(plane).collect());
+        }
+        let logits = self.model.decode(features, prompts)?.logits;
+        let logits = logits.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+        let mut planes = Vec::with_capacity(wants.len());
+        for (image, want) in wants.iter().enumerate() {
+            planes.push(plane(&logits.get(image)?, *want)?);
+        }
+        Ok(planes)
     }
 }
 
 impl Forward for Plain {
     fn clips(&mut self, rows: &[&Request]) -> Result<Vec<Result<Reply, SegmentError>>> {
         let frames = rows[0].frames.len();
-        let side = self.model.config().image_side_px;
         let clips: Vec<&[ModelFrame]> = rows.iter().map(|r| r.frames.as_slice()).collect();
-        let clip = tensor_of(&clips, side, self.normalisation)?;
-        let clip = clip.to_device(&self.place.device)?.to_dtype(self.place.dtype)?;
+        let clip = self.input(&clips)?;
         let prompts = prompts(&rows[0].prompt, &self.place.device, self.place.dtype)?;
         // Only the frames that somebody wants go through the decoder.
         let wanted: Vec<u32> = (rows.iter().enumerate())
@@ -48,16 +75,16 @@ impl Forward for Plain {
         }
         let wanted = Tensor::new(wanted.as_slice(), &self.place.device)?;
         let features = self.model.encode_wanted(&clip, &wanted)?;
-        let logits = self.model.decode(&features, &prompts)?.logits;
-        let logits = logits.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
-        let mut next = 0;
+        let wants: Vec<Want> = rows
+            .iter()
+            .flat_map(|row| row.outputs.iter().map(|_| row.want))
+            .collect();
+        let mut all = self.planes(&features, &prompts, &wants)?.into_iter();
         let mut replies = Vec::with_capacity(rows.len());
         for row in rows {
             let mut planes = Vec::with_capacity(row.outputs.len());
             let mut not_finite = 0;
-            for _ in &row.outputs {
-                let (plane, count) = plane(&logits.get(next)?, row.want)?;
-                next += 1;
+            for (plane, count) in all.by_ref().take(row.outputs.len()) {
                 not_finite += count;
                 planes.push(plane);
             }
@@ -71,14 +98,12 @@ impl Forward for Plain {
 
     /// States change at the end, once nothing can go wrong any more.
     fn steps(&mut self, steps: &[&Step]) -> Result<Vec<Result<Plane, SegmentError>>> {
-        let side = self.model.config().image_side_px;
-        let Place { device, dtype, .. } = &self.place;
         let clips: Vec<&[ModelFrame]> = steps
             .iter()
             .map(|step| std::slice::from_ref(&step.frame))
             .collect();
-        let input = tensor_of(&clips, side, self.normalisation)?.squeeze(1)?;
-        let input = input.to_device(device)?.to_dtype(*dtype)?;
+        let input = self.input(&clips)?.squeeze(1)?;
+        let Place { device, dtype, .. } = &self.place;
         // Zeros as large as a state: only where a stream begins.
         let begins = steps.iter().any(|step| !self.states.contains_key(&step.stream));
         let empty = match begins {
@@ -97,11 +122,8 @@ impl Forward for Plain {
             let rows: Vec<u32> = (first..first + alike.len() as u32).collect();
             let features = features.select(&Tensor::new(rows.as_slice(), device)?)?;
             let prompts = prompts(&alike[0].prompt, device, *dtype)?;
-            let logits = self.model.decode(&features, &prompts)?.logits;
-            let logits = logits.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
-            for (row, step) in alike.iter().enumerate() {
-                planes.push(plane(&logits.get(row)?, step.want)?);
-            }
+            let wants: Vec<Want> = alike.iter().map(|step| step.want).collect();
+            planes.extend(self.planes(&features, &prompts, &wants)?);
         }
         let mut results = Vec::with_capacity(steps.len());
         for ((step, after), (plane, not_finite)) in steps.iter().zip(after).zip(planes) {

@@ -12,7 +12,7 @@ mod cpu;
 mod gradient;
 mod reference;
 
-use super::{is_cpu_f32, with_elements};
+use super::{by_reference, is_cpu_f32, is_on_card, with_elements};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 pub(super) use cpu::attention as values;
 pub(super) use gradient::gradients;
@@ -38,13 +38,25 @@ pub struct Span {
 /// # Errors
 /// Shapes that do not fit, or Candle's own.
 pub fn attention(qkv: &Tensor, bias: &Tensor, relative: &Tensor, span: Span) -> Result<Tensor> {
-    if is_cpu_f32(qkv) {
+    if is_cpu_f32(qkv) || is_on_card(qkv) && has_card_kernel(qkv, bias, relative, span) {
         let (bias, relative) = (bias.contiguous()?, relative.contiguous()?);
         qkv.contiguous()?
             .apply_op3(&bias, &relative, AttentionOp { span })
     } else {
         reference(qkv, bias, relative, span)
     }
+}
+
+/// Whether the card has a kernel for these; shapes that do not fit are for the reference to refuse.
+#[cfg(feature = "cuda")]
+fn has_card_kernel(qkv: &Tensor, bias: &Tensor, relative: &Tensor, span: Span) -> bool {
+    let sizes = Sizes::of(qkv.dims(), bias.dims(), relative.dims(), span);
+    sizes.is_ok_and(|sizes| super::cuda::forward::has_attention(&sizes))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn has_card_kernel(_: &Tensor, _: &Tensor, _: &Tensor, _: Span) -> bool {
+    false
 }
 
 /// The lengths that follow from the arguments' shapes.
@@ -82,7 +94,7 @@ impl Sizes {
     }
 
     /// Partitions from top to bottom and from left to right.
-    fn partitions(&self) -> (usize, usize) {
+    pub(super) fn partitions(&self) -> (usize, usize) {
         (self.height.div_ceil(self.side), self.width.div_ceil(self.side))
     }
 
@@ -91,7 +103,7 @@ impl Sizes {
         self.heads * self.head_width
     }
 
-    fn scale(&self) -> f64 {
+    pub(super) fn scale(&self) -> f64 {
         1.0 / (self.head_width as f64).sqrt()
     }
 }
@@ -128,6 +140,26 @@ impl CustomOp3 for AttentionOp {
         Ok((CpuStorage::F32(output), shape.into()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        qkv: &candle_core::CudaStorage,
+        qkv_layout: &Layout,
+        bias: &candle_core::CudaStorage,
+        bias_layout: &Layout,
+        relative: &candle_core::CudaStorage,
+        relative_layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        let dims = [qkv_layout, bias_layout, relative_layout].map(Layout::dims);
+        let sizes = Sizes::of(dims[0], dims[1], dims[2], self.span)?;
+        super::cuda::forward::attention(
+            (qkv, qkv_layout),
+            (bias, bias_layout),
+            (relative, relative_layout),
+            &sizes,
+        )
+    }
+
     fn bwd(
         &self,
         qkv: &Tensor,
@@ -136,6 +168,13 @@ impl CustomOp3 for AttentionOp {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        if !is_cpu_f32(qkv) {
+            let [qkv, bias, relative] =
+                by_reference::gradients([qkv, bias, relative], grad, |[qkv, bias, relative]| {
+                    reference(qkv, bias, relative, self.span)
+                })?;
+            return Ok((qkv, bias, relative));
+        }
         let sizes = Sizes::of(qkv.dims(), bias.dims(), relative.dims(), self.span)?;
         let contiguous = grad.contiguous()?;
         let found = with_elements(qkv, |qkv_values| {

@@ -1,0 +1,82 @@
+//! Bytes on their way to a card, through memory that the card reads by itself: pinned, kept from clip to clip.
+
+use crate::error::Result;
+use candle_core::{Device, Tensor};
+
+/// Page-locked memory for one upload at a time.
+#[derive(Default)]
+pub(super) struct Staging {
+    #[cfg(feature = "cuda")]
+    pinned: Option<candle_core::cuda_backend::cudarc::driver::PinnedHostSlice<u8>>,
+}
+
+impl Staging {
+    /// The bytes that `fill` writes, as a tensor of `shape` on `device`. On a card the copy is under way when this
+    /// returns; `fill` is called once the one before has been made.
+    ///
+    /// # Errors
+    /// Those of the driver, or Candle's own.
+    pub(super) fn upload(
+        &mut self,
+        shape: &[usize],
+        device: &Device,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if let Device::Cuda(card) = device {
+            return Ok(self.upload_to_card(shape, card, fill)?);
+        }
+        let mut bytes = vec![0; shape.iter().product()];
+        fill(&mut bytes);
+        Ok(Tensor::from_vec(bytes, shape, device)?)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn upload_to_card(
+        &mut self,
+        shape: &[usize],
+        card: &candle_core::CudaDevice,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> candle_core::Result<Tensor> {
+        use candle_core::op::BackpropOp;
+        use candle_core::{CudaStorage, Error, Storage};
+        let length = shape.iter().product();
+        let stream = card.cuda_stream();
+        if self.pinned.as_ref().is_none_or(|pinned| pinned.len() != length) {
+            self.pinned = None;
+            // SAFETY: all of it is written by `fill` before it is read.
+            let pinned = unsafe { stream.context().alloc_pinned::<u8>(length) };
+            self.pinned = Some(pinned.map_err(Error::wrap)?);
+        }
+        let Some(pinned) = &mut self.pinned else {
+            candle_core::bail!("no pinned memory")
+        };
+        // Waits for the copy before.
+        fill(pinned.as_mut_slice().map_err(Error::wrap)?);
+        // SAFETY: the copy writes all of it, in the order of the one stream that reads it.
+        let mut bytes = unsafe { card.alloc::<u8>(length)? };
+        stream.memcpy_htod(&*pinned, &mut bytes).map_err(Error::wrap)?;
+        let storage = Storage::Cuda(CudaStorage::wrap_cuda_slice(bytes, card.clone()));
+        Ok(Tensor::from_storage(storage, shape, BackpropOp::none(), false))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_arrive_in_their_shape() {
+        let mut staging = Staging::default();
+        for length in [6u8, 4] {
+            let shape = [2, usize::from(length) / 2];
+            let tensor = staging.upload(&shape, &Device::Cpu, |bytes| {
+                bytes.iter_mut().zip(0..).for_each(|(byte, i)| *byte = i);
+            });
+            let tensor = tensor.unwrap();
+            assert_eq!(tensor.dims(), shape);
+            let got = tensor.flatten_all().unwrap().to_vec1::<u8>().unwrap();
+            assert_eq!(got, (0..length).collect::<Vec<_>>());
+        }
+    }
+}
