@@ -31,6 +31,11 @@ const STAND_INS: &[Change] = &[
         why: "it is built already",
     },
     Change {
+        from: "make cuda",
+        to: "make --dry-run cuda",
+        why: "minutes; `make test` builds it besides",
+    },
+    Change {
         from: "make test",
         to: "make --dry-run test",
         why: "it is what runs this",

@@ -10,7 +10,7 @@ use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 ///   outside the clip
 ///
 /// Gives `[clips, frames_out, tokens, 3 * channels]`. On a card it is one kernel without a gradient, so that training
-/// takes [`reference`].
+/// takes [`reference()`].
 ///
 /// # Errors
 /// Another rank, or Candle's own.

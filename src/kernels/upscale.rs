@@ -10,7 +10,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 /// * `norm_eps`: of the norm, `None` without one
 ///
 /// Gives `[images, 2 * height, 2 * width, channels]`. On a card it is one kernel without a gradient, so that training
-/// takes [`reference`].
+/// takes [`reference()`].
 ///
 /// # Errors
 /// Shapes that do not fit, or Candle's own.

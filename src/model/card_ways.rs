@@ -139,3 +139,45 @@ fn steps_go_the_same_way() {
         }
     });
 }
+
+#[test]
+fn narrow_types_go_all_the_way() {
+    let config = tiny();
+    let clip = clip(&config, 2);
+    let side = config.image_side_px as f32;
+    let prompts = |dtype: DType| {
+        let tensor = |values: &[f32], shape: &[usize]| {
+            let tensor = Tensor::from_slice(values, shape, &Device::Cpu).unwrap();
+            Some(tensor.to_dtype(dtype).unwrap())
+        };
+        Prompts {
+            boxes: tensor(&[0.2 * side, 0.3 * side, 0.7 * side, 0.8 * side], &[1, 4]),
+            points: tensor(&[0.25 * side, 0.5 * side], &[1, 1, 2]),
+            point_labels: tensor(&[1.0], &[1, 1]),
+            masks: None,
+        }
+    };
+    let wanted = model(&config)
+        .forward(&clip, &prompts(DType::F32))
+        .unwrap()
+        .logits;
+    for dtype in [DType::F16, DType::BF16] {
+        let weights = FormulaWeights::builder(dtype, &Device::Cpu);
+        let model = MaSam::new(&config, FactMode::Folded, weights).unwrap();
+        let clip = clip.to_dtype(dtype).unwrap();
+        let logits = model.forward(&clip, &prompts(dtype)).unwrap().logits;
+        assert_eq!(logits.dtype(), dtype);
+        let apart = (logits.to_dtype(DType::F32).unwrap() - &wanted).unwrap();
+        let rms = |t: &Tensor| {
+            t.sqr()
+                .unwrap()
+                .mean_all()
+                .unwrap()
+                .to_scalar::<f32>()
+                .unwrap()
+                .sqrt()
+        };
+        let error = rms(&apart) / rms(&wanted);
+        assert!(error < 0.1, "{dtype:?} {error}");
+    }
+}

@@ -106,7 +106,7 @@ template <typename T, int D> __device__ void attend(const AttentionArgs &args) {
     // This lane's two queries, and where they lie in the span.
     int query_row[2], query_column[2];
     bool is_query[2];
-    const float *own_positions[2];
+    float *own_positions[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int index = warp * 16 + lane / 4 + 8 * half, query = first_query + index;
@@ -138,7 +138,7 @@ template <typename T, int D> __device__ void attend(const AttentionArgs &args) {
                     const int entry = first + n * 8 + lane % 4 * 2 + i % 2, half = i / 2;
                     const int at = table ? query_column[half] : query_row[half], key = at + args.side - 1 - entry;
                     if (entry < entries && is_query[half] && key >= 0 && key < args.side)
-                        const_cast<float *>(own_positions[half])[table * args.side + key] = sums[n][i] * LOG2_E;
+                        own_positions[half][table * args.side + key] = sums[n][i] * LOG2_E;
                 }
             }
         }
