@@ -135,10 +135,12 @@ fn a_live_frame_takes_no_memory() {
     }
     // A pass is under way the whole time; each frame's clip takes the place of the one before.
     fake.gate.set(false);
+    next(&bench);
+    fake.gate.wait_for_blocked();
+    // Only now does the worker surely hold a clip for good: one more may have to be made in its place.
     for _ in 0..20 {
         next(&bench);
     }
-    fake.gate.wait_for_blocked();
     for round in 0..50 {
         let (rust, malloc) = next(&bench);
         let frame = bench.frames().remove(0);
