@@ -132,7 +132,7 @@ fn check(file: &GoldenFile, name: &str, model: MaSam, setting: &Setting) -> Resu
     );
     outputs.extend(found.blocks);
 
-    let tolerance = Tolerance::of(setting.precision);
+    let tolerance = Tolerance::of(setting.precision).for_model(config, setting.precision);
     let stored = file.names()?;
     // Every forward file has these; where one block is stored, all are.
     let blocks = stored.iter().any(|name| name.starts_with("block_"));

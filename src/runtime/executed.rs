@@ -146,13 +146,17 @@ impl<N: Number> Forward for Executed<N> {
         // Frames with one prompt go together.
         for alike in steps.chunk_by(|a, b| a.prompt == b.prompt) {
             let mut planes: Vec<Plane> = alike.iter().map(|step| self.plane(step.want)).collect();
-            let counts = self.steps_alike(alike, &mut planes)?;
-            results.extend(
-                planes
-                    .into_iter()
-                    .zip(counts)
-                    .map(|(plane, count)| checked(plane, count)),
-            );
+            match self.steps_alike(alike, &mut planes) {
+                Ok(counts) => {
+                    let found = planes.into_iter().zip(counts);
+                    results.extend(found.map(|(plane, count)| checked(plane, count)));
+                }
+                // Those before have gone on: the error is these rows' alone, or all would be run again.
+                Err(error) => {
+                    let error = SegmentError::Forward(error.to_string());
+                    results.extend(alike.iter().map(|_| Err(error.clone())));
+                }
+            }
         }
         Ok(results)
     }
