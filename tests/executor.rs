@@ -232,8 +232,17 @@ fn labels_and_probabilities_are_those_of_the_logits() {
 
 #[test]
 fn steps_of_several_streams_give_the_causal_forward() {
-    for adapters in [Adapters::Both, Adapters::After, Adapters::None] {
-        let config = ModelConfig { adapters, ..small() };
+    for (adapters, decoder) in [
+        (Adapters::Both, Decoder::MultiScale),
+        (Adapters::Before, Decoder::Sam),
+        (Adapters::After, Decoder::Progressive),
+        (Adapters::None, Decoder::MultiScale),
+    ] {
+        let config = ModelConfig {
+            adapters,
+            decoder,
+            ..small()
+        };
         let (streams, frames) = (2, 6);
         let pixels = pixels(&config, streams * frames);
         let area = config.image_side_px.pow(2);
@@ -344,6 +353,15 @@ fn jobs_that_do_not_fit_are_refused() {
     assert!(!run(&[0, 1], &[area], frame), "a mask too few");
     assert!(!run(&[1], &[area], &frame[1..]), "a picture too short");
     assert!(run(&[1], &[area], frame), "and all is well afterwards");
+    let two = Tensor::zeros((2, 1, 32, 32), DType::F32, &Device::Cpu).unwrap();
+    let prompts = Prompts {
+        masks: Some(two),
+        ..Prompts::default()
+    };
+    assert!(executor.prompt(&prompts).is_err(), "a mask for each image");
+    let weights = FormulaWeights::builder(DType::F32, &Device::Cpu);
+    let apart = MaSam::new(&config, FactMode::Apart, weights).unwrap();
+    assert!(Executor::<f32>::new(apart).is_err(), "FacT apart");
 }
 
 #[test]
@@ -363,7 +381,7 @@ fn a_picture_of_nan_is_counted() {
     };
     let mut masks = [Masks::Labels(first), Masks::Labels(second)];
     let not_finite = executor.clip(&job, &mut masks).unwrap();
-    assert!(not_finite[0] > 0, "the poisoned clip");
+    assert_eq!(not_finite[0], config.classes * area, "the poisoned clip");
     assert_eq!(not_finite[1], 0, "the clip beside it");
 }
 

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::kernels::packed::Number;
 use crate::model::MaSam;
 use crate::segmenter::{
-    ModelFrame, Normalisation, Plane, Prompt, Reply, Request, SegmentError, Step, StreamId, Want,
+    Normalisation, Plane, Prompt, Reply, Request, SegmentError, Step, StreamId, Want, panic_message,
 };
 use candle_core::{DType, Device};
 use std::collections::BTreeMap;
@@ -53,40 +53,39 @@ impl<N: Number> Executed<N> {
         }
     }
 
-    /// Steps with one prompt, in the order of `planes`.
+    /// Steps with one prompt, in the order of `planes`. Whatever happens, states that do not go on stay as they were; one
+    /// that leads to no numbers is forgotten, or it would lead to none for ever.
     fn steps_alike(&mut self, steps: &[&Step], planes: &mut [Plane]) -> Result<Vec<usize>> {
         self.tell(&steps[0].prompt)?;
-        let frames: Vec<&[ModelFrame]> = steps
-            .iter()
-            .map(|step| std::slice::from_ref(&step.frame))
-            .collect();
-        self.values = vec![values(frames[0], self.normalisation)];
+        self.values.clear();
+        let first = std::slice::from_ref(&steps[0].frame);
+        self.values.push(values(first, self.normalisation));
+        for step in steps {
+            if !self.states.contains_key(&step.stream) {
+                self.states
+                    .insert(step.stream, State::new(self.executor.config()));
+            }
+        }
+        let mut found: Vec<Option<&mut State<N>>> = steps.iter().map(|_| None).collect();
+        for (stream, state) in &mut self.states {
+            if let Some(at) = steps.iter().position(|step| step.stream == *stream) {
+                found[at] = Some(state);
+            }
+        }
+        let mut passing: Vec<&mut State<N>> = found.into_iter().flatten().collect();
         let mut masks: Vec<Masks<'_>> = planes.iter_mut().map(mask).collect();
-        let mut states: Vec<State<N>> = steps
-            .iter()
-            .map(|step| {
-                let known = self.states.remove(&step.stream);
-                known.unwrap_or_else(|| State::new(self.executor.config()))
-            })
-            .collect();
-        let mut passing: Vec<&mut State<N>> = states.iter_mut().collect();
         let table = &self.values[0];
         let picture = |stream: usize| Picture::Bytes {
             rgb: &steps[stream].frame.rgb,
             values: table,
         };
-        let done = self
-            .executor
-            .step(&mut passing, &picture, &mut masks)
-            .map(<[usize]>::to_vec);
-        // A step that fails leaves its state as it was; one that leads to no numbers would lead to none for ever.
-        for (index, (step, state)) in steps.iter().zip(states).enumerate() {
-            if done.as_ref().is_ok_and(|counts| counts[index] > 0) {
-                continue;
+        let counts = self.executor.step(&mut passing, &picture, &mut masks)?.to_vec();
+        for (step, count) in steps.iter().zip(&counts) {
+            if *count > 0 {
+                self.states.remove(&step.stream);
             }
-            self.states.insert(step.stream, state);
         }
-        done
+        Ok(counts)
     }
 }
 
@@ -146,17 +145,18 @@ impl<N: Number> Forward for Executed<N> {
         // Frames with one prompt go together.
         for alike in steps.chunk_by(|a, b| a.prompt == b.prompt) {
             let mut planes: Vec<Plane> = alike.iter().map(|step| self.plane(step.want)).collect();
-            match self.steps_alike(alike, &mut planes) {
-                Ok(counts) => {
+            // Those before have gone on: what goes wrong here is these rows' alone, or all would be run again.
+            let run = std::panic::AssertUnwindSafe(|| self.steps_alike(alike, &mut planes));
+            let error = match std::panic::catch_unwind(run) {
+                Ok(Ok(counts)) => {
                     let found = planes.into_iter().zip(counts);
                     results.extend(found.map(|(plane, count)| checked(plane, count)));
+                    continue;
                 }
-                // Those before have gone on: the error is these rows' alone, or all would be run again.
-                Err(error) => {
-                    let error = SegmentError::Forward(error.to_string());
-                    results.extend(alike.iter().map(|_| Err(error.clone())));
-                }
-            }
+                Ok(Err(error)) => SegmentError::Forward(error.to_string()),
+                Err(payload) => SegmentError::Panicked(panic_message(payload.as_ref())),
+            };
+            results.extend(alike.iter().map(|_| Err(error.clone())));
         }
         Ok(results)
     }

@@ -106,8 +106,9 @@ impl<N: Number> SpanAttention<N> {
     ) -> Result<Self> {
         let channels = bias.len() / 3;
         let head_width = channels / heads.max(1);
-        let entries = 2 * side - 1;
-        if 3 * heads * head_width != bias.len()
+        let entries = (2 * side).saturating_sub(1);
+        if side == 0
+            || 3 * heads * head_width != bias.len()
             || relative.len() != 2 * entries * head_width
             || bias.is_empty()
         {
@@ -344,10 +345,13 @@ impl simd::Body for Softmax<'_> {
             }
             let before = *largest;
             *largest = before.max(max(scores));
-            // A row without a finite score has nothing to take away; NaN then spreads by itself.
+            // A row of -inf or NaN has nothing to take away; NaN then spreads by itself.
             let taken = if largest.is_finite() { *largest } else { 0.0 };
             let shrink = math::exp::<FMA>(before - taken);
             *sum = mul_add::<FMA>(*sum, shrink, exp_shifted::<FMA>(scores, taken));
+            if *largest == f32::INFINITY {
+                *sum = f32::NAN; // infinity over infinity
+            }
             if self.first_row > 0 && shrink != 1.0 {
                 mixed.iter_mut().for_each(|value| *value *= shrink);
             }

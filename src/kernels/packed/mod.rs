@@ -78,7 +78,11 @@ impl<N: Number> Panels<N> {
 
     /// Takes another size, within what was once allocated if it is smaller, and forgets what it held.
     pub fn reshape(&mut self, inputs: usize, outputs: usize) {
-        let length = inputs.next_multiple_of(N::DEPTH) * outputs.next_multiple_of(self.lanes);
+        // A size beyond all memory ends in a panic here, not in a short buffer.
+        let length = inputs
+            .next_multiple_of(N::DEPTH)
+            .checked_mul(outputs.next_multiple_of(self.lanes))
+            .unwrap_or(usize::MAX);
         if self.data.len() < length {
             self.data.resize(length, N::ZERO);
         }
@@ -268,7 +272,10 @@ pub fn product<N: Number>(
     let (inputs, outputs) = (right.inputs.len(), right.outputs.len());
     let steps = inputs.div_ceil(N::DEPTH);
     let reaches = |rows: usize, stride: usize, width: usize, length: usize| {
-        width <= stride && (rows - 1) * stride + width <= length
+        let end = (rows - 1)
+            .checked_mul(stride)
+            .and_then(|last| last.checked_add(width));
+        width <= stride && end.is_some_and(|end| end <= length)
     };
     if left.count == 0 || outputs == 0 {
         return Ok(());

@@ -231,6 +231,14 @@ fn sizes_that_do_not_fit_are_refused() {
         run(&mut output, 2, 3, panels.all().inputs(0..4)).is_err(),
         "no such input"
     );
+    assert!(
+        run(&mut output, usize::MAX / 2 + 2, 3, panels.all()).is_err(),
+        "rows beyond all memory"
+    );
+    let mut row = [7.0; 2];
+    let none = panels.all().inputs(1..1);
+    product(&mut row, 2, Start::Zero, Rows::new(&data[1..], 1, 3), &none).unwrap();
+    assert_eq!(row, [0.0; 2], "no inputs: what it begins with");
     let short = product(
         &mut output,
         2,

@@ -54,7 +54,7 @@ impl<N: Number> Job<'_, '_, N> {
         for first_input in inputs
             .clone()
             .step_by(block)
-            .chain(inputs.is_empty().then_some(0))
+            .chain(inputs.is_empty().then_some(inputs.start))
         {
             let steps = block.min(inputs.end - first_input).div_ceil(N::DEPTH);
             // Blocks after the first add to what the first has left.

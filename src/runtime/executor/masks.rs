@@ -502,7 +502,9 @@ impl<'a> Sink<'a> {
         (logits, pitch, classes): (&mut [f32], usize, usize),
         place: impl Fn(usize) -> usize,
     ) -> Result<usize> {
-        let not_finite = logits.iter().filter(|value| !value.is_finite()).count();
+        // What pads the classes does not count.
+        let pixels = logits.chunks_exact(pitch).map(|pixel| &pixel[..classes]);
+        let not_finite = pixels.flatten().filter(|value| !value.is_finite()).count();
         match self {
             Sink::Labels(ids) => {
                 // SAFETY: the caller's promise.

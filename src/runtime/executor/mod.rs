@@ -2,7 +2,8 @@
 //!
 //! [`MaSam`] is its reference: tests hold the two against each other. The executor owns packed weights, in float32 or
 //! bfloat16, with the residual stream and all sums in float32; on its way a frame's tokens are computed only where an
-//! output depends on them. After the first run of a size nothing larger than a few hundred bytes is allocated.
+//! output depends on them. Once each thread has seen each kind of work nothing above four kilobytes is
+//! allocated.
 //!
 //! ```
 //! use candle_core::{DType, Device};
@@ -66,7 +67,7 @@ pub struct Job<'a> {
     pub picture: &'a (dyn Fn(usize) -> Picture<'a> + Sync),
 }
 
-/// Is shown what lies between: `patch_embed` and `block_N`, `[images, grid, grid, encoder_width]`; `features`,
+/// Is shown what lies between (images that no output depends on hold anything): `patch_embed` and `block_N`, `[images, grid, grid, encoder_width]`; `features`,
 /// `[outputs, grid, grid, prompt_width]`; and `iou`, `[outputs, classes]`.
 pub type Observer<'a> = &'a mut dyn FnMut(&str, &[f32]);
 
@@ -171,6 +172,13 @@ impl<N: Number> Executor<N> {
             mask_decoder,
         } = model;
         check_widths::<N>(&config)?;
+        if image_encoder.blocks.iter().any(|block| block.attn.fact.is_some()) {
+            return Err(Error::config(
+                "fact",
+                "apart",
+                "the executor wants it folded into the weights",
+            ));
+        }
         let grid = config.grid_side();
         let ImageEncoder { blocks, .. } = &image_encoder;
         debug_assert_eq!(blocks.len(), config.encoder_depth);
@@ -225,6 +233,14 @@ impl<N: Number> Executor<N> {
     /// Prompts of the wrong shape, or more than one of them.
     pub fn prompt(&mut self, prompts: &Prompts) -> Result<()> {
         let encoded = self.prompt_encoder.forward(prompts)?;
+        if encoded.dense.dim(0)? != 1 {
+            let given = encoded.dense.dim(0)?;
+            return Err(Error::config(
+                "prompts",
+                given,
+                "the executor takes one for all images",
+            ));
+        }
         let mut tokens = self.own_tokens.clone();
         if let Some(sparse) = &encoded.sparse {
             if sparse.dim(0)? != 1 {

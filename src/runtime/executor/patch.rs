@@ -57,12 +57,14 @@ impl<N: Number> Patches<N> {
         let tokens = self.positions.len() / width;
         let cut = Cut::new(tokens, plan.embedded.len(), 1);
         let stream = Shared::new(stream);
+        // Asked for before the tasks begin: what the caller does here may use the pool itself.
+        let pictures: Vec<Picture<'_>> = plan.embedded.iter().map(|image| picture(*image)).collect();
         rooms.run(cut.pieces() * plan.embedded.len(), |index, room| {
             let (which, rows) = cut.piece(index);
             let image = plan.embedded[which];
             // SAFETY: each task has rows of its own.
             let y = unsafe { stream.slice(span(image, tokens, &rows, width))? };
-            self.rows(picture(image), &rows, y, room)
+            self.rows(pictures[which], &rows, y, room)
         })
     }
 

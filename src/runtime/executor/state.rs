@@ -87,11 +87,10 @@ impl<N: Number> State<N> {
                 .zip(bytes.chunks_exact(slot * size_of::<f32>()))
             {
                 for (number, bytes) in slots[at..at + slot].iter_mut().zip(bytes.as_chunks::<4>().0) {
-                    let value = f32::from_le_bytes(*bytes);
-                    if !value.is_finite() {
+                    *number = N::of(f32::from_le_bytes(*bytes));
+                    if !number.float().is_finite() {
                         bail!("a number of the state is not finite");
                     }
-                    *number = N::of(value);
                 }
             }
         }

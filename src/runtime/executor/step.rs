@@ -37,6 +37,7 @@ impl<N> Past<'_, N> {
     ///
     /// # Safety
     /// Nobody else uses these tokens.
+    #[allow(clippy::mut_from_ref)] // as with the buffer they come from
     unsafe fn slots(&self, adapter: usize, rows: &Range<usize>, width: usize) -> Result<[&mut [N]; 3]> {
         let begin = adapter * self.adapter;
         // SAFETY: the caller's promise; no two taps share a slot.
@@ -74,6 +75,8 @@ impl<N: Number> Encoder<N> {
         let neck = Shared::new(take(between.neck, streams * tokens * self.neck.channels()));
         let skips: Vec<Shared<'_, f32>> = between.skips.iter_mut().map(|skip| Shared::new(skip)).collect();
         let stream = Shared::new(between.stream);
+        // Asked for before the tasks begin: what the caller does here may use the pool itself.
+        let pictures: Vec<Picture<'_>> = (0..streams).map(picture).collect();
         let in_block = |block: &EncoderBlock<N>| {
             usize::from(block.adapter_1.is_some()) + usize::from(block.adapter_2.is_some())
         };
@@ -93,7 +96,7 @@ impl<N: Number> Encoder<N> {
                 let x = unsafe { stream.slice(here.clone())? };
                 let past = &past[image];
                 match before {
-                    None => self.patches.rows(picture(image), &rows, x, room)?,
+                    None => self.patches.rows(pictures[image], &rows, x, room)?,
                     Some(block) => {
                         block.attention.answer_rows(&seen[here.clone()], x)?;
                         if let Some(adapter) = &block.adapter_2 {
