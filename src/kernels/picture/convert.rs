@@ -78,6 +78,12 @@ impl PixelFormat {
         }
     }
 
+    /// Whether two pixels of a row share chroma.
+    pub(super) fn shares_chroma(self) -> bool {
+        use PixelFormat::{I420, Nv12, Uyvy, Yuy2};
+        matches!(self, Nv12 | I420 | Yuy2 | Uyvy)
+    }
+
     /// Bytes of one row and number of rows that `plane` needs for a picture of `size`.
     pub fn plane_bytes(self, plane: usize, size: Size) -> (usize, usize) {
         let (width, height) = (size.width_px as usize, size.height_px as usize);
@@ -251,6 +257,19 @@ impl<'a> Picture<'a> {
     /// Its size.
     pub fn size(&self) -> Size {
         self.size
+    }
+
+    pub(super) fn format(&self) -> PixelFormat {
+        self.format
+    }
+
+    /// Those that the format has not are empty.
+    pub(super) fn planes(&self) -> [PlaneRef<'a>; 3] {
+        self.planes
+    }
+
+    pub(super) fn factors(&self) -> Factors {
+        self.factors
     }
 
     /// One field of an interleaved picture: every second row, from the first or the second. A picture of one row

@@ -183,19 +183,19 @@ pub(super) fn stretch(factor: i16, luma: &mut [u8]) {
 
 /// A sample about 128, its byte repeated in the low byte: -128..=127 as -32768..=32767.
 #[inline(always)]
-fn wide(sample: u8) -> i16 {
+pub(super) fn wide(sample: u8) -> i16 {
     (u16::from(sample ^ 0x80) * 0x101) as i16
 }
 
 /// The upper half of a product. With factors of at most 4 (1024) the sum of three fits with room.
 #[inline(always)]
-fn high(sample: i16, factor: i16) -> i16 {
+pub(super) fn high(sample: i16, factor: i16) -> i16 {
     ((i32::from(sample) * i32::from(factor)) >> 16) as i16
 }
 
 /// Back from about 0, clamped.
 #[inline(always)]
-fn centred(value: i16) -> u8 {
+pub(super) fn centred(value: i16) -> u8 {
     (value + 128).clamp(0, 255) as u8
 }
 

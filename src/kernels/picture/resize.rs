@@ -1,89 +1,54 @@
 //! A region of a picture, stretched to the model's square: area average when shrinking, bilinear when enlarging.
 //!
-//! Both are separable: output `j` of an axis of `length` source samples and `side` outputs is a weighted sum.
+//! Both are separable ([`super::axis`]), and so are the colours: without its clamp the matrix of
+//! [`super::convert`] adds what luma gives to what chroma gives, and a sum of pixels can be taken of each by itself:
 //! ```text
-//! shrinking   weight of sample i = overlap of [i, i+1) with [j length/side, (j+1) length/side), over length/side
-//! enlarging   x = (j + 1/2) length/side - 1/2, between the samples around x, the outermost repeated
+//! red = clamp(128 + sum of weight(pixel) luma part(pixel) + sum of weight'(chroma sample) red part(chroma sample))
 //! ```
-//! Rows are converted to RGB once each, summed down the columns while they are warm, and only then across: the
-//! second sum runs `side` times instead of once per source row.
+//! and so on, where `weight'` is the sum of the weights of the pixels that share the sample. Shared samples are thus
+//! read once, no pixel of the frame is ever made, and only the square's own pixels are clamped. Where a pixel of the
+//! frame would have been clamped, the square can differ from the average of converted pixels; everywhere else, and
+//! for RGB and luma alone everywhere, it is the same.
+//!
+//! Rows are summed down the columns first, 16 rows of the square at once, and these sums across ([`super::planes`]).
 
-use super::convert::{Picture, RgbRow};
+use super::axis::Axis;
+use super::convert::{Picture, PixelFormat};
+use super::planes::{Across, Down, ROWS, Sums};
+use super::samples::{Gray, Luma, PairedChroma, Pixels, PlanarChroma};
 use crate::error::{Error, Result};
 use crate::geometry::{MAX_FRAME_SIDE_PX, Orientation, Rect, Size};
-use crate::kernels::simd::{Body, dispatch};
-
-/// Weights along one axis.
-#[derive(Debug, Clone)]
-struct Axis {
-    /// First sample of each output.
-    first: Vec<u32>,
-    /// Where each output's weights begin; one more than outputs.
-    begin: Vec<u32>,
-    weights: Vec<f32>,
-}
-
-impl Axis {
-    fn new(length: u32, side: u32) -> Self {
-        let mut axis = Axis {
-            first: Vec::new(),
-            begin: vec![0],
-            weights: Vec::new(),
-        };
-        for j in 0..side {
-            if length >= side {
-                axis.add_area(j, length, side)
-            } else {
-                axis.add_bilinear(j, length, side)
-            }
-            axis.begin.push(axis.weights.len() as u32);
-        }
-        axis
-    }
-
-    fn add_area(&mut self, j: u32, length: u32, side: u32) {
-        // In units of 1/side of a sample everything is whole.
-        let (length, side) = (u64::from(length), u64::from(side));
-        let (low, high) = (u64::from(j) * length, u64::from(j + 1) * length);
-        let first = low / side;
-        self.first.push(first as u32);
-        for i in first..=(high - 1) / side {
-            let overlap = high.min((i + 1) * side) - low.max(i * side);
-            self.weights.push(overlap as f32 / length as f32);
-        }
-    }
-
-    fn add_bilinear(&mut self, j: u32, length: u32, side: u32) {
-        let x = (f64::from(j) + 0.5) * f64::from(length) / f64::from(side) - 0.5;
-        let x = x.clamp(0.0, f64::from(length - 1));
-        let first = x.floor();
-        let part = (x - first) as f32;
-        self.first.push(first as u32);
-        self.weights.push(1.0 - part);
-        if part > 0.0 {
-            self.weights.push(part);
-        }
-    }
-
-    fn output(&self, j: usize) -> (usize, &[f32]) {
-        (
-            self.first[j] as usize,
-            &self.weights[self.begin[j] as usize..self.begin[j + 1] as usize],
-        )
-    }
-}
+use crate::kernels::simd::dispatch;
 
 /// Shrinks or enlarges regions of one size to one square; keeps its tables and buffers between frames.
 #[derive(Debug, Clone)]
 pub struct AreaResizer {
     region: Size,
     side_px: u32,
-    columns: Axis,
-    rows: Axis,
-    row: RgbRow,
-    /// Source row that `row` holds.
-    row_held: Option<u32>,
-    sums: [Vec<f32>; 3],
+    columns: SharedAxis,
+    rows: SharedAxis,
+    sums: Sums,
+}
+
+/// An axis, and the same for samples that two pixels share.
+#[derive(Debug, Clone)]
+struct SharedAxis {
+    pixels: Axis,
+    /// For regions that begin with the first or the second pixel of a pair.
+    pairs: [Axis; 2],
+}
+
+impl SharedAxis {
+    fn new(length_px: u32, side_px: u32) -> Self {
+        let pixels = Axis::new(length_px, side_px);
+        let pairs = [0, 1].map(|start| pixels.of_pairs(start));
+        Self { pixels, pairs }
+    }
+
+    fn pairs_from(&self, start_px: u32) -> &Axis {
+        let [even, odd] = &self.pairs;
+        if start_px.is_multiple_of(2) { even } else { odd }
+    }
 }
 
 impl AreaResizer {
@@ -103,11 +68,9 @@ impl AreaResizer {
         Ok(Self {
             region,
             side_px,
-            columns: Axis::new(region.width_px, side_px),
-            rows: Axis::new(region.height_px, side_px),
-            row: RgbRow::default(),
-            row_held: None,
-            sums: Default::default(),
+            columns: SharedAxis::new(region.width_px, side_px),
+            rows: SharedAxis::new(region.height_px, side_px),
+            sums: Sums::default(),
         })
     }
 
@@ -145,57 +108,82 @@ impl AreaResizer {
             let bound = format!("a square of side {side} takes {} bytes", side * side * 3);
             return Err(Error::config("square", square.len(), bound));
         }
-        self.row_held = None;
-        for y in 0..side {
-            self.sum_rows(picture, region, y);
-            for x in 0..side {
-                let (first, weights) = self.columns.output(x);
-                let (column, line) = orientation.upright_from_model(x as u32, y as u32, self.side_px);
-                let at = (line as usize * side + column as usize) * 3;
-                for (channel, sums) in self.sums.iter().enumerate() {
-                    let sum: f32 = sums[first..].iter().zip(weights).map(|(s, w)| s * w).sum();
-                    square[at + channel] = (sum + 0.5) as u8; // saturates
-                }
-            }
+        let width = region.width_px as usize;
+        let pairs = (region.right_px().div_ceil(2) - region.x_px / 2) as usize;
+        let (luma, colors) = match picture.format() {
+            PixelFormat::Gray8 => (width, 0),
+            format if format.shares_chroma() => (width, pairs),
+            _ => (0, width),
+        };
+        self.sums.fit(luma, colors, side);
+        for first in (0..side).step_by(ROWS) {
+            let count = ROWS.min(side - first);
+            self.sum_down(picture, region, first, count);
+            let columns = &self.columns.pixels;
+            let (colors, base) = if picture.format().shares_chroma() {
+                (self.columns.pairs_from(region.x_px), 128.0)
+            } else {
+                (columns, 0.0)
+            };
+            dispatch(Across {
+                luma: columns,
+                colors,
+                base,
+                sums: &mut self.sums,
+                first,
+                count,
+                orientation,
+                square: &mut *square,
+            });
         }
         Ok(())
     }
 
-    /// Sums the source rows of output row `y` down the columns.
-    fn sum_rows(&mut self, picture: &Picture<'_>, region: Rect, y: usize) {
-        let (first, weights) = self.rows.output(y);
-        for (offset, &weight) in weights.iter().enumerate() {
-            let source = region.y_px + (first + offset) as u32;
-            if self.row_held != Some(source) {
-                picture.read_row(source, region.x_px, region.width_px, &mut self.row);
-                self.row_held = Some(source);
+    /// Sums the source rows of `count` rows of the square, from `first` on, down the columns.
+    fn sum_down(&mut self, picture: &Picture<'_>, region: Rect, first: usize, count: usize) {
+        let (x, y) = (region.x_px as usize, region.y_px as usize);
+        let [plane, second, third] = picture.planes();
+        let factors = picture.factors();
+        let rows = &self.rows.pixels;
+        let row_pairs = self.rows.pairs_from(region.y_px);
+        let luma = [&mut self.sums.luma];
+        let colors = self.sums.colors.each_mut();
+        let down = Down { first, count };
+        match picture.format() {
+            PixelFormat::Nv12 => {
+                down.sum(rows, y, Luma::<1, 0> { plane, x, factors }, luma);
+                let (plane, x) = (second, x / 2);
+                down.sum(
+                    row_pairs,
+                    y / 2,
+                    PairedChroma::<2, 0, 1> { plane, x, factors },
+                    colors,
+                );
             }
-            let channels = [&self.row.red, &self.row.green, &self.row.blue];
-            for (sums, bytes) in self.sums.iter_mut().zip(channels) {
-                if offset == 0 {
-                    sums.clear();
-                    sums.resize(bytes.len(), 0.0);
-                }
-                dispatch(AddRow { sums, bytes, weight });
+            PixelFormat::I420 => {
+                down.sum(rows, y, Luma::<1, 0> { plane, x, factors }, luma);
+                let (planes, x) = ([second, third], x / 2);
+                down.sum(row_pairs, y / 2, PlanarChroma { planes, x, factors }, colors);
             }
-        }
-    }
-}
-
-/// Adds a weighted row to the sums.
-struct AddRow<'a> {
-    sums: &'a mut [f32],
-    bytes: &'a [u8],
-    weight: f32,
-}
-
-impl Body for AddRow<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<const FMA: bool>(self) {
-        for (sum, &byte) in self.sums.iter_mut().zip(self.bytes) {
-            *sum += f32::from(byte) * self.weight;
+            PixelFormat::Yuy2 => {
+                down.sum(rows, y, Luma::<2, 0> { plane, x, factors }, luma);
+                let x = x / 2;
+                down.sum(rows, y, PairedChroma::<4, 1, 3> { plane, x, factors }, colors);
+            }
+            PixelFormat::Uyvy => {
+                down.sum(rows, y, Luma::<2, 1> { plane, x, factors }, luma);
+                let x = x / 2;
+                down.sum(rows, y, PairedChroma::<4, 0, 2> { plane, x, factors }, colors);
+            }
+            PixelFormat::Gray8 => down.sum(rows, y, Gray(Luma { plane, x, factors }), luma),
+            PixelFormat::Rgb => down.sum(rows, y, Pixels::<3, 0, 2> { plane, x }, colors),
+            PixelFormat::Bgr => down.sum(rows, y, Pixels::<3, 2, 0> { plane, x }, colors),
+            PixelFormat::Rgba | PixelFormat::Rgbx => {
+                down.sum(rows, y, Pixels::<4, 0, 2> { plane, x }, colors)
+            }
+            PixelFormat::Bgra | PixelFormat::Bgrx => {
+                down.sum(rows, y, Pixels::<4, 2, 0> { plane, x }, colors)
+            }
         }
     }
 }
