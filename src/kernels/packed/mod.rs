@@ -81,8 +81,7 @@ impl<N: Number> Panels<N> {
         // A size beyond all memory ends in a panic here, not in a short buffer.
         let length = inputs
             .next_multiple_of(N::DEPTH)
-            .checked_mul(outputs.next_multiple_of(self.lanes))
-            .unwrap_or(usize::MAX);
+            .saturating_mul(outputs.next_multiple_of(self.lanes));
         if self.data.len() < length {
             self.data.resize(length, N::ZERO);
         }
