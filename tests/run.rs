@@ -395,7 +395,7 @@ fn bad_models_and_options_are_messages() {
         bad(&[&base[..], option].concat())
     };
     assert!(with(&["--device", "cuda:0"]).contains("cuda:0"));
-    assert!(with(&["--precision", "bf16", "--device", "cpu"]).contains("bf16"));
+    assert!(with(&["--precision", "f16", "--device", "cpu"]).contains("f16"));
     let said = bad(&[
         "run",
         text(&input),
