@@ -52,6 +52,8 @@ fn properties_reach_the_part_that_has_them() {
     }
     element.set_property_from_str("emit", "centre");
     element.set_property("hop", 1_u32);
+    element.set_property("threads", 3_u32);
+    assert_eq!(masam.infer().property::<u32>("threads"), 3);
     element.set_property("opacity", 0.25_f32);
     element.set_property_from_str("style", "both");
     element.set_property("max-mask-age", 7_u64);

@@ -18,6 +18,9 @@ use std::time::Instant;
 /// Frames of a clip, as published.
 pub const CLIP_FRAMES: usize = 5;
 
+/// Most threads of a model's pool.
+const MAX_THREADS: usize = 1024;
+
 /// Most frames of one request: bounds the memory that a request can ask for.
 const MAX_CLIP_FRAMES: usize = 64;
 
@@ -91,8 +94,9 @@ impl ModelSegmenter {
         threads: Option<usize>,
         forward: impl FnOnce(MaSam, Normalisation, Place) -> Result<Box<dyn Forward>>,
     ) -> Result<Self> {
-        if threads == Some(0) {
-            return Err(Error::config("threads", 0, "it has to be at least 1"));
+        if let Some(threads) = threads.filter(|threads| !(1..=MAX_THREADS).contains(threads)) {
+            let bounds = format!("it has to be 1 to {MAX_THREADS}");
+            return Err(Error::config("threads", threads, bounds));
         }
         let ModelFile { card, weights } = file;
         let model = MaSam::new(

@@ -62,6 +62,9 @@ pub struct Eval {
     /// auto, f32, bf16 or f16.
     #[arg(long, default_value = "auto")]
     precision: PrecisionChoice,
+    /// Threads of the model on the CPU; 0 for one per core.
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
     /// Write all scores as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -134,7 +137,7 @@ impl Eval {
         let options = OpenOptions {
             device: self.device,
             precision: self.precision,
-            ..OpenOptions::default()
+            threads: (self.threads > 0).then_some(self.threads),
         };
         let begun = Instant::now();
         let config = WorkerConfig {

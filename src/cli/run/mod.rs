@@ -54,6 +54,9 @@ pub struct Run {
     /// auto, f32, bf16 or f16.
     #[arg(long, default_value = "auto")]
     precision: String,
+    /// Threads of the model on the CPU; 0 for one per core.
+    #[arg(long, default_value_t = 0)]
+    threads: u32,
     /// exact: every frame with its own mask; live: the newest mask, the video never waits. By default live for
     /// cameras and rtsp, exact otherwise.
     #[arg(long)]
@@ -180,6 +183,7 @@ impl Run {
         set(&infer, "mode", mode)?;
         set(&infer, "device", &self.device)?;
         set(&infer, "precision", &self.precision)?;
+        set(&infer, "threads", &self.threads.to_string())?;
         set(&infer, "emit", &self.emit)?;
         set(&infer, "hop", &self.hop.to_string())?;
         set(&infer, "frame-stride", &self.frame_stride.to_string())?;

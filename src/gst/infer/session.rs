@@ -41,6 +41,7 @@ struct Opened {
     model: Option<PathBuf>,
     device: String,
     precision: String,
+    threads: u32,
     inject_fault: String,
 }
 
@@ -51,6 +52,7 @@ impl Opened {
             model: settings.model.clone(),
             device: settings.device.clone(),
             precision: settings.precision.clone(),
+            threads: settings.threads,
             inject_fault: settings.inject_fault.clone(),
         }
     }

@@ -67,12 +67,17 @@ impl From<Emit> for crate::stream::Emit {
     }
 }
 
+/// Most threads that a model's pool can be asked to have.
+const MAX_THREADS: u32 = 1024;
+
 /// Property values.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Settings {
     pub model: Option<PathBuf>,
     pub device: String,
     pub precision: String,
+    /// 0: one per core.
+    pub threads: u32,
     pub mode: Mode,
     pub emit: Emit,
     pub hop: u32,
@@ -100,6 +105,7 @@ impl Default for Settings {
             model: None,
             device: "auto".into(),
             precision: "auto".into(),
+            threads: 0,
             mode: Mode::default(),
             emit: Emit::default(),
             hop: 1,
@@ -131,7 +137,7 @@ impl Settings {
         Ok(OpenOptions {
             device: self.device.parse()?,
             precision: self.precision.parse()?,
-            ..Default::default()
+            threads: (self.threads > 0).then_some(self.threads as usize),
         })
     }
 
@@ -218,6 +224,13 @@ pub(super) fn properties() -> &'static [glib::ParamSpec] {
                 .nick("Precision")
                 .blurb("Number format of the forward pass: auto, f32, bf16 or f16")
                 .default_value(Some(default.precision.as_str()))
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecUInt::builder("threads")
+                .nick("Threads")
+                .blurb("Threads of the model's own pool on the CPU, 0 for one per core")
+                .maximum(MAX_THREADS)
+                .default_value(default.threads)
                 .mutable_ready()
                 .build(),
             glib::ParamSpecEnum::builder_with_default("mode", default.mode)
@@ -343,6 +356,7 @@ impl Settings {
             "model" => self.model = value.get::<Option<String>>().ok().flatten().map(PathBuf::from),
             "device" => self.device = text(value, &default.device),
             "precision" => self.precision = text(value, &default.precision),
+            "threads" => self.threads = value.get().unwrap_or(default.threads),
             "mode" => self.mode = value.get().unwrap_or_default(),
             "emit" => self.emit = value.get().unwrap_or_default(),
             "hop" => self.hop = value.get().unwrap_or(default.hop),
@@ -372,6 +386,7 @@ impl Settings {
                 .to_value(),
             "device" => self.device.to_value(),
             "precision" => self.precision.to_value(),
+            "threads" => self.threads.to_value(),
             "mode" => self.mode.to_value(),
             "emit" => self.emit.to_value(),
             "hop" => self.hop.to_value(),
