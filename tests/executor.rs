@@ -381,7 +381,8 @@ fn a_picture_of_nan_is_counted() {
     };
     let mut masks = [Masks::Labels(first), Masks::Labels(second)];
     let not_finite = executor.clip(&job, &mut masks).unwrap();
-    assert_eq!(not_finite[0], config.classes * area, "the poisoned clip");
+    let logits = config.classes * config.decoded_side_px().pow(2);
+    assert_eq!(not_finite[0], logits, "the poisoned clip");
     assert_eq!(not_finite[1], 0, "the clip beside it");
 }
 
