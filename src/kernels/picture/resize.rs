@@ -1,6 +1,6 @@
 //! A region of a picture, stretched to the model's square: area average when shrinking, bilinear when enlarging.
 //!
-//! Both are separable ([`super::axis`]), and so are the colours: without its clamp the matrix of
+//! Both are separable (axis.rs), and so are the colours: without its clamp the matrix of
 //! [`super::convert`] adds what luma gives to what chroma gives, and a sum of pixels can be taken of each by itself:
 //! ```text
 //! red = clamp(128 + sum of weight(pixel) luma part(pixel) + sum of weight'(chroma sample) red part(chroma sample))
@@ -10,7 +10,7 @@
 //! frame would have been clamped, the square can differ from the average of converted pixels; everywhere else, and
 //! for RGB and luma alone everywhere, it is the same.
 //!
-//! Rows are summed down the columns first, 16 rows of the square at once, and these sums across ([`super::planes`]).
+//! Rows are summed down the columns first, 16 rows of the square at once, and these sums across (planes.rs).
 
 use super::axis::Axis;
 use super::convert::{Picture, PixelFormat};
