@@ -80,7 +80,17 @@ impl simd::Body for Rows<'_> {
 /// Replaces a row by e^(x - max) and returns the sum: a softmax before its division.
 #[inline(always)]
 pub(super) fn exp_shifted<const FMA: bool>(row: &mut [f32]) -> f32 {
-    const STRANDS: usize = 16;
+    let max = max_of(row);
+    // A row that is all NaN or -inf has no maximum to take away; NaN then spreads by itself.
+    exp_minus::<FMA>(row, if max.is_finite() { max } else { 0.0 })
+}
+
+/// Numbers of a row that are looked at together: one vector of the widest instruction set.
+const STRANDS: usize = 16;
+
+/// The largest number of a row, NaN left out.
+#[inline(always)]
+pub(super) fn max_of(row: &[f32]) -> f32 {
     let mut strands = [f32::NEG_INFINITY; STRANDS];
     let mut blocks = row.chunks_exact(STRANDS);
     for block in &mut blocks {
@@ -92,19 +102,23 @@ pub(super) fn exp_shifted<const FMA: bool>(row: &mut [f32]) -> f32 {
     for x in strands.iter().chain(blocks.remainder()) {
         max = if *x > max { *x } else { max };
     }
-    // A row that is all NaN or -inf has no maximum to take away; NaN then spreads by itself.
-    let max = if max.is_finite() { max } else { 0.0 };
+    max
+}
+
+/// Replaces a row by e^(x - taken) and returns the sum.
+#[inline(always)]
+pub(super) fn exp_minus<const FMA: bool>(row: &mut [f32], taken: f32) -> f32 {
     let mut sums = [0f32; STRANDS];
     let mut blocks = row.chunks_exact_mut(STRANDS);
     for block in &mut blocks {
         for (sum, x) in sums.iter_mut().zip(block) {
-            *x = math::exp::<FMA>(*x - max);
+            *x = math::exp::<FMA>(*x - taken);
             *sum += *x;
         }
     }
     let mut total = 0.0;
     for x in blocks.into_remainder() {
-        *x = math::exp::<FMA>(*x - max);
+        *x = math::exp::<FMA>(*x - taken);
         total += *x;
     }
     total + sums.iter().sum::<f32>()

@@ -5,7 +5,7 @@
 //! One new frame then costs one frame, and the outputs are those of the causal forward pass over everything since the
 //! state was empty.
 
-use super::config::{Adapters, ModelConfig};
+use super::config::ModelConfig;
 use crate::segmenter::Temporal;
 use candle_core::{DType, Device, Result, Tensor, bail};
 
@@ -55,12 +55,7 @@ impl CausalState {
 
     /// Adapters of a model.
     fn count(config: &ModelConfig) -> usize {
-        let in_block = match config.adapters {
-            Adapters::Both => 2,
-            Adapters::Before | Adapters::After => 1,
-            Adapters::None => 0,
-        };
-        in_block * config.encoder_depth
+        config.adapters_in_block() * config.encoder_depth
     }
 
     fn shape(config: &ModelConfig) -> [usize; 3] {

@@ -216,6 +216,26 @@ impl ModelConfig {
         }
     }
 
+    /// Temporal adapters of each block.
+    pub fn adapters_in_block(&self) -> usize {
+        match self.adapters {
+            Adapters::Both => 2,
+            Adapters::Before | Adapters::After => 1,
+            Adapters::None => 0,
+        }
+    }
+
+    /// Which step of the multi-scale decoder's way up is shown the output of `block`, counted from the first: the last
+    /// global block's goes to step 0.
+    pub fn skip_of(&self, block: usize) -> Option<usize> {
+        let later = self
+            .global_blocks
+            .iter()
+            .filter(|global| **global > block)
+            .count();
+        (self.is_global(block) && later < self.skips()).then_some(later)
+    }
+
     /// Side of the decoder's own output, before it is brought to the input's.
     pub fn decoded_side_px(&self) -> usize {
         self.grid_side() << (self.upscaling_widths().len() - 1)

@@ -126,8 +126,8 @@ pub struct ImageEncoder {
     pub(crate) neck_norm_in: LayerNorm,
     pub(crate) neck_conv: Conv3x3,
     pub(crate) neck_norm_out: LayerNorm,
-    pub(crate) global_blocks: Vec<usize>,
-    pub(crate) skips: usize,
+    /// Blocks whose outputs the decoder is shown.
+    skip_blocks: Vec<usize>,
 }
 
 impl ImageEncoder {
@@ -151,8 +151,9 @@ impl ImageEncoder {
             neck_norm_in: LayerNorm::new(out, ENCODER_EPS, neck.pp(1))?,
             neck_conv: Conv3x3::new(out, out, neck.pp(2))?,
             neck_norm_out: LayerNorm::new(out, ENCODER_EPS, neck.pp(3))?,
-            global_blocks: config.global_blocks.clone(),
-            skips: config.skips(),
+            skip_blocks: (0..config.encoder_depth)
+                .filter(|block| config.skip_of(*block).is_some())
+                .collect(),
         })
     }
 
@@ -233,12 +234,7 @@ impl ImageEncoder {
 
     /// Whether the decoder is shown the output of block `index`: one of the last global blocks.
     pub(crate) fn is_skip(&self, index: usize) -> bool {
-        let later = self
-            .global_blocks
-            .iter()
-            .filter(|global| **global > index)
-            .count();
-        self.global_blocks.contains(&index) && later < self.skips
+        self.skip_blocks.contains(&index)
     }
 
     /// The neck: `[images, grid, grid, encoder_width]` to `[images, grid, grid, prompt_width]`.

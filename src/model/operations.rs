@@ -4,7 +4,7 @@
 //! partition are no queries and are not projected; as keys and values they are counted, because every query meets
 //! them.
 
-use super::config::{Adapters, ModelConfig};
+use super::config::ModelConfig;
 
 /// Floating-point operations of one clip, by part.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -63,11 +63,7 @@ impl ModelConfig {
             decoder: d * self.decoder_operations(),
             ..Operations::default()
         };
-        let adapters = match self.adapters {
-            Adapters::Both => 2.0,
-            Adapters::Before | Adapters::After => 1.0,
-            Adapters::None => 0.0,
-        };
+        let adapters = self.adapters_in_block() as f64;
         for block in 0..self.encoder_depth {
             let frame = self.block_operations(block);
             sum.projections += e * frame.projections;

@@ -14,14 +14,19 @@ pub fn matrix(from: usize, to: usize, dtype: DType, device: &Device) -> Result<T
     }
     let mut rows = vec![0f64; to * from];
     for i in 0..to {
-        let centre = ((i as f64 + 0.5) * from as f64 / to as f64 - 0.5).max(0.0);
-        let low = (centre as usize).min(from - 1);
-        let high = (low + 1).min(from - 1);
-        let part = centre - low as f64;
+        let (low, high, part) = neighbours(i, from, to);
         rows[i * from + low] += 1.0 - part;
         rows[i * from + high] += part;
     }
     Tensor::from_vec(rows, (to, from), device)?.to_dtype(dtype)
+}
+
+/// The two of `from` elements between which element `i` of `to` lies, and how far it is to the second. There has to be
+/// one.
+pub(crate) fn neighbours(i: usize, from: usize, to: usize) -> (usize, usize, f64) {
+    let centre = ((i as f64 + 0.5) * from as f64 / to as f64 - 0.5).max(0.0);
+    let low = (centre as usize).min(from - 1);
+    (low, (low + 1).min(from - 1), centre - low as f64)
 }
 
 /// `[.., height, width]` to `[.., to.0, to.1]`.

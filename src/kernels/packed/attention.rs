@@ -7,6 +7,7 @@
 //! What is computed is that of [`attention`](crate::kernels::attention::attention), which is its reference.
 
 use super::{Number, Panels, Rows, Start, product};
+use crate::kernels::softmax::{exp_minus, max_of};
 use crate::kernels::{math, math::mul_add, simd};
 use candle_core::Result;
 use std::ops::Range;
@@ -308,9 +309,6 @@ struct Softmax<'a> {
     first_row: usize,
 }
 
-/// Scores that are looked at together: one vector of the widest instruction set.
-const STRANDS: usize = 16;
-
 impl simd::Body for Softmax<'_> {
     type Output = ();
 
@@ -344,11 +342,11 @@ impl simd::Body for Softmax<'_> {
                 }
             }
             let before = *largest;
-            *largest = before.max(max(scores));
+            *largest = before.max(max_of(scores));
             // A row of -inf or NaN has nothing to take away; NaN then spreads by itself.
             let taken = if largest.is_finite() { *largest } else { 0.0 };
             let shrink = math::exp::<FMA>(before - taken);
-            *sum = mul_add::<FMA>(*sum, shrink, exp_shifted::<FMA>(scores, taken));
+            *sum = mul_add::<FMA>(*sum, shrink, exp_minus::<FMA>(scores, taken));
             if *largest == f32::INFINITY {
                 *sum = f32::NAN; // infinity over infinity
             }
@@ -357,41 +355,6 @@ impl simd::Body for Softmax<'_> {
             }
         }
     }
-}
-
-#[inline(always)]
-fn max(row: &[f32]) -> f32 {
-    let mut strands = [f32::NEG_INFINITY; STRANDS];
-    let mut blocks = row.chunks_exact(STRANDS);
-    for block in &mut blocks {
-        for (strand, x) in strands.iter_mut().zip(block) {
-            *strand = if *x > *strand { *x } else { *strand };
-        }
-    }
-    let mut max = f32::NEG_INFINITY;
-    for x in strands.iter().chain(blocks.remainder()) {
-        max = if *x > max { *x } else { max };
-    }
-    max
-}
-
-/// Replaces a row by e^(x - taken) and returns the sum.
-#[inline(always)]
-fn exp_shifted<const FMA: bool>(row: &mut [f32], taken: f32) -> f32 {
-    let mut sums = [0f32; STRANDS];
-    let mut blocks = row.chunks_exact_mut(STRANDS);
-    for block in &mut blocks {
-        for (sum, x) in sums.iter_mut().zip(block) {
-            *x = math::exp::<FMA>(*x - taken);
-            *sum += *x;
-        }
-    }
-    let mut total = 0.0;
-    for x in blocks.into_remainder() {
-        *x = math::exp::<FMA>(*x - taken);
-        total += *x;
-    }
-    total + sums.iter().sum::<f32>()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::kernels::packed::{Number, Panels, Rows, Start, product};
 use crate::kernels::softmax::softmax_rows;
 use crate::model::layers::{LayerNorm, Mlp3, Upscale};
 use crate::model::mask_decoder::MaskDecoder;
+use crate::model::resize;
 use candle_core::{Result, Tensor, bail};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -443,12 +444,10 @@ impl<N: Number> MaskHead<N> {
     }
 }
 
-/// The two elements of `from` between which element `i` of `to` lies, and how far it is to the second: pixel centres at
-/// half integers, edges repeated.
+/// As the plain forward enlarges, [`resize::neighbours`], in float32.
 fn neighbours(i: usize, from: usize, to: usize) -> (usize, usize, f32) {
-    let centre = ((i as f32 + 0.5) * from as f32 / to as f32 - 0.5).max(0.0);
-    let low = (centre as usize).min(from - 1);
-    (low, (low + 1).min(from - 1), centre - low as f32)
+    let (low, high, part) = resize::neighbours(i, from, to);
+    (low, high, part as f32)
 }
 
 /// Where tasks put the classes of pixels.

@@ -35,7 +35,7 @@ mod transformer;
 
 use crate::error::{Error, Result};
 use crate::kernels::packed::Number;
-use crate::model::image_encoder::{Block, ImageEncoder};
+use crate::model::image_encoder::Block;
 use crate::model::prompt_encoder::PromptEncoder;
 use crate::model::{MaSam, ModelConfig, Prompts};
 use adapter::Adapter;
@@ -180,25 +180,15 @@ impl<N: Number> Executor<N> {
             ));
         }
         let grid = config.grid_side();
-        let ImageEncoder { blocks, .. } = &image_encoder;
-        debug_assert_eq!(blocks.len(), config.encoder_depth);
         let patches = Patches::new(
             &image_encoder.patch_embed,
             &image_encoder.pos_embed,
             config.image_side_px,
         )?;
         let neck = Neck::new(&image_encoder, grid)?;
-        let skip = |index: usize| {
-            let later = config
-                .global_blocks
-                .iter()
-                .filter(|global| **global > index)
-                .count();
-            (config.global_blocks.contains(&index) && later < config.skips()).then_some(later)
-        };
         let blocks = image_encoder.blocks.into_iter().enumerate();
         let blocks: Vec<EncoderBlock<N>> = blocks
-            .map(|(index, block)| EncoderBlock::new(block, grid, skip(index)))
+            .map(|(index, block)| EncoderBlock::new(block, grid, config.skip_of(index)))
             .collect::<candle_core::Result<_>>()?;
         let own_tokens = Tensor::cat(&[&mask_decoder.iou_token, &mask_decoder.mask_tokens], 0)?;
         let mut executor = Self {

@@ -4,7 +4,7 @@
 //! and makes it the newest once it has succeeded, so a step that fails changes nothing.
 
 use crate::kernels::packed::Number;
-use crate::model::{Adapters, ModelConfig};
+use crate::model::ModelConfig;
 use candle_core::{Result, bail};
 
 const SLOTS: usize = 3;
@@ -33,13 +33,9 @@ impl<N: Number> State<N> {
 
     /// Numbers in all, and those of a slot.
     pub(super) fn new_lengths(config: &ModelConfig) -> (usize, usize) {
-        let in_block = match config.adapters {
-            Adapters::Both => 2,
-            Adapters::Before | Adapters::After => 1,
-            Adapters::None => 0,
-        };
+        let adapters = config.adapters_in_block() * config.encoder_depth;
         let slot = config.grid_side().pow(2) * config.adapter_width;
-        (in_block * config.encoder_depth * SLOTS * slot, slot)
+        (adapters * SLOTS * slot, slot)
     }
 
     /// Where in an adapter's numbers the frames under its taps begin, oldest first; the last is the new frame's.
