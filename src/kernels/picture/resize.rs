@@ -191,20 +191,8 @@ impl AreaResizer {
 #[cfg(test)]
 mod tests {
     use super::super::convert::{ColorSpace, PixelFormat, PlaneRef};
+    use super::super::resize_tests::Noise;
     use super::*;
-
-    /// A small generator so that a failing case can be run again.
-    struct Noise(u64);
-
-    impl Noise {
-        fn next(&mut self, below: u32) -> u32 {
-            self.0 = self
-                .0
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            ((self.0 >> 33) % u64::from(below)) as u32
-        }
-    }
 
     /// Straight from the definition, in f64, one output at a time.
     fn naive(rgb: &[u8], size: Size, region: Rect, side: u32, x: u32, y: u32, channel: usize) -> f64 {

@@ -12,10 +12,10 @@ use crate::geometry::{Orientation, Rect, Size};
 const TOLERANCE: f64 = 0.501;
 
 /// A small generator so that a failing case can be run again.
-struct Noise(u64);
+pub(super) struct Noise(pub(super) u64);
 
 impl Noise {
-    fn next(&mut self, below: u32) -> u32 {
+    pub(super) fn next(&mut self, below: u32) -> u32 {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
