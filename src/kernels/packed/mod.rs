@@ -163,6 +163,11 @@ impl<N: Number> Panels<N> {
         vectors * self.lanes * N::DEPTH
     }
 
+    /// Where the panel that begins with `output` has `input`, which begins a step.
+    fn place(&self, output: usize, input: usize) -> usize {
+        output * self.inputs.next_multiple_of(N::DEPTH) + input / N::DEPTH * self.pitch(output)
+    }
+
     /// All of it as a product's right operand.
     pub fn all(&self) -> Part<'_, N> {
         Part {
@@ -214,6 +219,20 @@ impl<N: Number> Part<'_, N> {
     pub fn outputs(mut self, outputs: Range<usize>) -> Self {
         self.outputs = outputs;
         self
+    }
+
+    /// What a product reads after some `inputs` of the panel of `outputs`: the same inputs of the next panel, or as many
+    /// more inputs of the first; behind the part's last its neighbour in the panels, which is likely to be next.
+    fn after(&self, outputs: Range<usize>, inputs: Range<usize>) -> &[N] {
+        let panels = self.panels;
+        let (output, inputs) = if outputs.end < panels.outputs {
+            (outputs.end, inputs)
+        } else {
+            (self.outputs.start, inputs.end..inputs.end + inputs.len())
+        };
+        let end = inputs.end.min(panels.inputs).next_multiple_of(N::DEPTH);
+        let numbers = panels.place(output, inputs.start)..panels.place(output, end);
+        panels.data.get(numbers).unwrap_or_default()
     }
 
     fn is_sound(&self) -> bool {

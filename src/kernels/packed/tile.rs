@@ -30,6 +30,46 @@ struct Place<N> {
     from_output: bool,
     /// A row that is, or null.
     from_row: *const f32,
+    ahead: Ahead,
+}
+
+/// What a tile asks the cache for, a line at each step: its share of the panel that comes next. Weights are too many for
+/// the caches, and the first strip of a panel would wait for each line of it.
+#[derive(Clone, Copy)]
+struct Ahead {
+    first: *const u8,
+    lines: usize,
+}
+
+/// Bytes that a cache fetches at once.
+const LINE: usize = 64;
+
+impl Ahead {
+    /// The share of strip `index` of `count` in `numbers`.
+    fn share<N>(numbers: &[N], (index, count): (usize, usize)) -> Self {
+        let lines = size_of_val(numbers).div_ceil(LINE);
+        let (begin, end) = (lines * index / count, lines * (index + 1) / count);
+        Self {
+            first: numbers.as_ptr().cast::<u8>().wrapping_add(begin * LINE),
+            lines: end - begin,
+        }
+    }
+
+    /// Asks for line `index`, or again for the last one.
+    #[inline(always)]
+    fn ask(self, index: usize) {
+        let at = self
+            .first
+            .wrapping_add(index.min(self.lines.saturating_sub(1)) * LINE);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: every x86-64 has the instruction, and it touches no memory.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T1>(at.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = at;
+    }
 }
 
 impl<N: Number> Job<'_, '_, N> {
@@ -42,7 +82,7 @@ impl<N: Number> Job<'_, '_, N> {
             outputs,
         } = self.right;
         let width = L::COUNT * VECTORS;
-        let padded = panels.inputs.next_multiple_of(N::DEPTH);
+        let strips = self.left.count.div_ceil(ROWS);
         let block = BLOCK_BYTES / (width * size_of::<N>()) / N::DEPTH * N::DEPTH;
         let blocks = inputs.len().div_ceil(block).max(1);
         // Blocks of equal length: a short last one would be mostly reading and writing sums.
@@ -66,8 +106,10 @@ impl<N: Number> Job<'_, '_, N> {
             };
             for first in outputs.clone().step_by(width) {
                 let columns = width.min(outputs.end - first);
-                let pitch = panels.pitch(first);
-                let at = first * padded + first_input / N::DEPTH * pitch;
+                let at = panels.place(first, first_input);
+                let next = self
+                    .right
+                    .after(first..first + columns, first_input..first_input + block);
                 for row in (0..self.left.count).step_by(ROWS) {
                     // SAFETY: `product` has checked that all rows of both operands and of the output lie inside their
                     // slices, and that the part lies inside its panels, which are padded to whole vectors and steps.
@@ -92,6 +134,7 @@ impl<N: Number> Job<'_, '_, N> {
                                 true => row_of_all,
                                 false => row_of_all.add(first - outputs.start),
                             },
+                            ahead: Ahead::share(next, (row / ROWS, strips)),
                         };
                         strip::<L, ROWS>(lanes, &place, (self.left.count - row).min(ROWS));
                     }
@@ -149,6 +192,7 @@ unsafe fn tile<L: Lanes, const R: usize, const V: usize>(lanes: L, place: &Place
             let factors: [L::Factors; V] =
                 std::array::from_fn(|v| lanes.factors(panel.add(v * L::COUNT * depth)));
             panel = panel.add(V * L::COUNT * depth);
+            place.ahead.ask(step);
             for r in 0..R {
                 let value = lanes.splat(rows[r].add(step * depth));
                 for v in 0..V {

@@ -5,7 +5,9 @@ use candle_core::{Result, bail};
 use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Rows of a task where there are plenty: enough to use a panel of weights often, few enough for a core's cache.
 const MOST_ROWS: usize = 128;
@@ -128,6 +130,46 @@ impl<N: Number> Rooms<N> {
             // What a task that panicked left behind is only ever written over.
             task(index, &mut room.lock().unwrap_or_else(PoisonError::into_inner))
         })
+    }
+}
+
+/// How long a thread looks out for tasks before it leaves that to the pool, which sends it to sleep.
+const PATIENCE: Duration = Duration::from_micros(200);
+
+/// Does `work` while the other threads of the pool look out for its tasks: one that sleeps takes longer to wake than a
+/// small task takes.
+pub(super) fn attended<R>(work: impl FnOnce() -> R) -> R {
+    /// Sets the flag however `work` ends.
+    struct Over<'a>(&'a AtomicBool);
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+    let Some(own) = rayon::current_thread_index() else {
+        return work();
+    };
+    let over = AtomicBool::new(false);
+    rayon::in_place_scope(|scope| {
+        scope.spawn_broadcast(|_, thread| {
+            if thread.index() != own {
+                attend(&over);
+            }
+        });
+        let _over = Over(&over);
+        work()
+    })
+}
+
+/// Takes on tasks until it is over, or until there have been none for a while.
+fn attend(over: &AtomicBool) {
+    let mut last = Instant::now();
+    while !over.load(Ordering::Acquire) && last.elapsed() < PATIENCE {
+        if let Some(rayon::Yield::Executed) = rayon::yield_now() {
+            last = Instant::now();
+        } else {
+            std::hint::spin_loop();
+        }
     }
 }
 
