@@ -22,6 +22,7 @@ pub mod finish;
 pub mod focus;
 pub mod instrument;
 pub mod lanes;
+pub mod materials;
 pub mod motion;
 pub mod net;
 pub mod noise;

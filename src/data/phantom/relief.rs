@@ -3,9 +3,11 @@
 //! The rest shape is sampled once per sequence. For each frame [`Relief::at`] moves it: breathing, pulse,
 //! peristalsis and the pressure of instruments raise, lower and shift the surface.
 
-use super::anatomy::{Anatomy, TubePoint};
+use super::anatomy::{Anatomy, Places, TubePoint};
+use super::lanes::{LANES, dispatch};
 use super::motion::Beat;
 use super::vector::{Vec3, vec3};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 /// Side of the modelled square, mm; its centre is the origin.
@@ -53,19 +55,62 @@ pub struct Surface {
     pub top_mm: f32,
 }
 
+/// A row of samples at rest.
+struct Rest<'a> {
+    anatomy: &'a Anatomy,
+    row: usize,
+    rest_mm: &'a mut [f32],
+    tube: &'a mut [Option<TubePoint>],
+}
+
+impl WithSimd for Rest<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let bowel = self.anatomy.bowel.as_ref().map(|bowel| (bowel, bowel.bounds()));
+        let blocks = self.rest_mm.chunks_mut(LANES).zip(self.tube.chunks_mut(LANES));
+        for (block, (rest_mm, tube)) in blocks.enumerate() {
+            let mut places = Places::new(|i| place(block * LANES + i, self.row));
+            if let Some((bowel, (x0, y0, x1, y1))) = bowel {
+                let near = |x: f32, y: f32| x > x0 && x < x1 && y > y0 && y < y1;
+                if (0..LANES).any(|i| near(places.x[i], places.y[i])) {
+                    let [offset_mm, along_mm] = bowel.locate(&places.x, &places.y);
+                    for (i, tube) in tube.iter_mut().enumerate() {
+                        if near(places.x[i], places.y[i]) {
+                            let point = TubePoint {
+                                offset_mm: offset_mm[i],
+                                along_mm: along_mm[i],
+                            };
+                            places.put(i, point);
+                            *tube = Some(point);
+                        }
+                    }
+                }
+            }
+            let sites = self.anatomy.sites(&places);
+            rest_mm.copy_from_slice(&sites.height_mm[..rest_mm.len()]);
+        }
+    }
+}
+
 impl Relief {
     /// Samples the rest shape of `anatomy`.
     pub fn new(anatomy: &Anatomy, breath: Beat, pulse: Beat, wave_mm_per_s: f32) -> Self {
-        let bounds = anatomy.bowel.as_ref().map(|b| b.bounds());
-        let (tube, rest_mm): (Vec<_>, Vec<_>) = (0..SIDE * SIDE)
-            .into_par_iter()
-            .map(|i| {
-                let (x, y) = place(i % SIDE, i / SIDE);
-                let near = bounds.is_some_and(|(x0, y0, x1, y1)| x > x0 && x < x1 && y > y0 && y < y1);
-                let point = anatomy.bowel.as_ref().filter(|_| near).map(|b| b.locate(x, y));
-                (point, anatomy.site(x, y, point).height_mm)
-            })
-            .unzip();
+        let mut rest_mm = vec![0.0f32; SIDE * SIDE];
+        let mut tube = vec![None; SIDE * SIDE];
+        rest_mm
+            .par_chunks_mut(SIDE)
+            .zip(tube.par_chunks_mut(SIDE))
+            .enumerate()
+            .for_each(|(row, (rest_mm, tube))| {
+                dispatch(Rest {
+                    anatomy,
+                    row,
+                    rest_mm,
+                    tube,
+                });
+            });
         let hollow = hollows(&rest_mm);
         let bowel_radius_mm = anatomy.bowel.as_ref().map_or(1.0, |b| b.radius_mm);
         Self {
