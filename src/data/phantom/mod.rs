@@ -38,6 +38,7 @@ pub mod sequence;
 pub mod sheet;
 pub mod shutter;
 pub mod solid;
+pub mod surface;
 pub mod suture;
 pub mod tissue;
 pub mod vector;
