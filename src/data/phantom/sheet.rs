@@ -107,25 +107,49 @@ impl Sheet {
         ((u * 256.0).clamp(0.0, last) + 8_388_608.0).to_bits() & 0x7F_FFFF
     }
 
-    /// The texel at sheet coordinates `(fu, fv)` ([`Sheet::fixed`]), interpolated, and the class of the nearest one.
+    /// The texels at sheet coordinates `us` and `vs` ([`Sheet::fixed`]), interpolated, and the classes of the nearest
+    /// ones; all four slices are of one length.
     #[inline(always)]
-    pub fn sample(&self, fu: u32, fv: u32) -> (u64, u8) {
-        // Eight bits of fraction: weights of 0 to 255 of 256.
-        let (wx, wy) = (u64::from(fu & 255), u64::from(fv & 255));
-        let base = (fv >> 8) as usize * self.side + (fu >> 8) as usize;
-        let near = base + usize::from(wx > 127) + if wy > 127 { self.side } else { 0 };
-        let texels = &self.texels[base..base + self.side + 2];
-        let (a, b, c, d) = (texels[0], texels[1], texels[self.side], texels[self.side + 1]);
-        const EVEN: u64 = 0x00FF_00FF_00FF_00FF;
-        // Four bytes at a time, each in a lane of 16 bits. The weighted sum of two lanes never leaves its lane, so
-        // the whole words can be added and multiplied, wrapping in between.
-        let mix =
-            |a: u64, b: u64, w: u64| ((a << 8).wrapping_add(b.wrapping_sub(a).wrapping_mul(w)) >> 8) & EVEN;
-        let even = mix(mix(a & EVEN, b & EVEN, wx), mix(c & EVEN, d & EVEN, wx), wy);
-        let odd = |t: u64| (t >> 8) & EVEN;
-        let odd = mix(mix(odd(a), odd(b), wx), mix(odd(c), odd(d), wx), wy);
-        (even | (odd << 8), self.classes[near])
+    pub fn sample(&self, us: &[u32], vs: &[u32], texels: &mut [u64], classes: &mut [u8]) {
+        let places = us.chunks(LANES).zip(vs.chunks(LANES));
+        let blocks = texels.chunks_mut(LANES).zip(classes.chunks_mut(LANES));
+        for ((texels, classes), (us, vs)) in blocks.zip(places) {
+            let (mut u, mut v) = ([0; LANES], [0; LANES]);
+            u[..us.len()].copy_from_slice(us);
+            v[..vs.len()].copy_from_slice(vs);
+            let mut corners = [[0; LANES]; 4];
+            let side = self.side;
+            for (i, class) in classes.iter_mut().enumerate() {
+                let base = (v[i] >> 8) as usize * side + (u[i] >> 8) as usize;
+                let part = &self.texels[base..][..side + 2];
+                corners[0][i] = part[0];
+                corners[1][i] = part[1];
+                corners[2][i] = part[side];
+                corners[3][i] = part[side + 1];
+                let near = base + usize::from(u[i] & 128 > 0) + if v[i] & 128 > 0 { side } else { 0 };
+                *class = self.classes[near];
+            }
+            let mut mixed = [0; LANES];
+            for (i, mixed) in mixed.iter_mut().enumerate() {
+                *mixed = mix_texels(corners.each_ref().map(|corner| corner[i]), u[i], v[i]);
+            }
+            texels.copy_from_slice(&mixed[..texels.len()]);
+        }
     }
+}
+
+/// The texel between four, at the fractions (256ths) in the low bytes of `u` and `v`.
+#[inline(always)]
+fn mix_texels([a, b, c, d]: [u64; 4], u: u32, v: u32) -> u64 {
+    const EVEN: u64 = 0x00FF_00FF_00FF_00FF;
+    let (wx, wy) = (u64::from(u & 255), u64::from(v & 255));
+    // Four bytes at a time, each in a lane of 16 bits. The weighted sum of two lanes never leaves its lane, so
+    // the whole words can be added and multiplied, wrapping in between.
+    let mix = |a: u64, b: u64, w: u64| ((a << 8).wrapping_add(b.wrapping_sub(a).wrapping_mul(w)) >> 8) & EVEN;
+    let even = mix(mix(a & EVEN, b & EVEN, wx), mix(c & EVEN, d & EVEN, wx), wy);
+    let odd = |t: u64| (t >> 8) & EVEN;
+    let odd = mix(mix(odd(a), odd(b), wx), mix(odd(c), odd(d), wx), wy);
+    even | (odd << 8)
 }
 
 /// Paints a row of the sheet, all but the slopes.
@@ -245,7 +269,9 @@ mod tests {
         };
         for case in 0..500 {
             let (u, v) = (random.range(-2.0, 17.0), random.range(-2.0, 17.0));
-            let (got, class) = sheet.sample(sheet.fixed(u), sheet.fixed(v));
+            let (mut got, mut class) = ([0], [0]);
+            sheet.sample(&[sheet.fixed(u)], &[sheet.fixed(v)], &mut got, &mut class);
+            let ([got], [class]) = (got, class);
             let got = got.to_le_bytes();
             let (u, v) = (u.clamp(0.0, 14.99), v.clamp(0.0, 14.99));
             let (x, y) = (u as usize, v as usize);
