@@ -2,6 +2,7 @@
 //!
 //! Everything is a height above that plane, so that each point of it belongs to exactly one class.
 
+use super::lanes::{LANES, Lanes};
 use super::noise::{fractal, gradient};
 use super::random::Random;
 use super::vector::{lerp, smoothstep};
@@ -68,7 +69,8 @@ impl Kidney {
     }
 
     /// `1 - r^2` in the kidney's own ellipse: 1 in the middle, 0 on the outline, negative outside.
-    pub fn reach(&self, x: f32, y: f32) -> f32 {
+    #[inline(always)]
+    fn reach(&self, x: f32, y: f32) -> f32 {
         let (dx, dy) = (x - self.centre.0, y - self.centre.1);
         let along = dx * self.axis.0 + dy * self.axis.1;
         let across = dy * self.axis.0 - dx * self.axis.1 - self.bend * along * along + self.bend * 500.0;
@@ -77,16 +79,52 @@ impl Kidney {
         1.0 - u * u - v * v + wobble
     }
 
-    /// How far inside the fat cover a point is, in mm; negative where the kidney is bare.
-    pub fn cover_depth_mm(&self, x: f32, y: f32) -> f32 {
-        match self.cover {
-            Cover::None => -100.0,
-            Cover::All => 100.0,
-            Cover::Part => {
-                let (dx, dy) = (x - self.centre.0, y - self.centre.1);
-                let side = dx * self.cover_axis.0 + dy * self.cover_axis.1;
-                side - self.cover_offset_mm + 7.0 * fractal(self.seed ^ 0xC0, x * 0.06, y * 0.06, 3)
-            }
+    /// How far inside the fat cover points are, in mm; negative where the kidney is bare.
+    #[inline(always)]
+    fn cover_depths_mm(&self, x: &Lanes, y: &Lanes) -> Lanes {
+        let mut depths = match self.cover {
+            Cover::None => return [-100.0; LANES],
+            Cover::All => return [100.0; LANES],
+            Cover::Part => [0.0; LANES],
+        };
+        for (i, depth) in depths.iter_mut().enumerate() {
+            let (dx, dy) = (x[i] - self.centre.0, y[i] - self.centre.1);
+            let side = dx * self.cover_axis.0 + dy * self.cover_axis.1;
+            *depth =
+                side - self.cover_offset_mm + 7.0 * fractal::<3>(self.seed ^ 0xC0, x[i] * 0.06, y[i] * 0.06);
+        }
+        depths
+    }
+
+    /// Puts the kidney and its fat on the ground that `sites` hold.
+    #[inline(always)]
+    fn raise(&self, places: &Places, sites: &mut Sites) {
+        let (x, y) = (&places.x, &places.y);
+        for (i, reach) in sites.reach.iter_mut().enumerate() {
+            *reach = self.reach(x[i], y[i]);
+        }
+        if sites.reach.iter().all(|&reach| reach <= -0.1) {
+            return;
+        }
+        let depths = self.cover_depths_mm(x, y);
+        for i in 0..LANES {
+            let (reach, depth) = (sites.reach[i], depths[i]);
+            let ground = sites.height_mm[i];
+            let fat = smoothstep(-0.3, 2.5, depth) * smoothstep(0.0, 0.12, reach);
+            let lobes = 1.4 * fractal::<2>(self.seed ^ 0xFA, x[i] * 0.11, y[i] * 0.11);
+            let dome = self.height_mm * reach.max(0.0) + fat * (3.0 + lobes);
+            let inside = smoothstep(-0.05, 0.2, reach);
+            let height = lerp(ground, 0.35 * ground + dome, inside);
+            sites.fat[i] = if reach > -0.1 { fat } else { 0.0 };
+            sites.height_mm[i] = if reach > -0.1 { height } else { ground };
+        }
+        for ((to, reach), depth) in sites.class.iter_mut().zip(sites.reach).zip(depths) {
+            let class = if depth > 0.0 {
+                class::COVERED_KIDNEY
+            } else {
+                class::KIDNEY
+            };
+            *to = if reach > 0.0 { class } else { class::BACKGROUND };
         }
     }
 }
@@ -107,6 +145,14 @@ pub struct TubePoint {
     pub offset_mm: f32,
     /// Length of the centre line up to the nearest point, mm.
     pub along_mm: f32,
+}
+
+impl TubePoint {
+    /// Far from any tube.
+    pub const FAR: Self = Self {
+        offset_mm: 1e3,
+        along_mm: 0.0,
+    };
 }
 
 impl Bowel {
@@ -138,34 +184,54 @@ impl Bowel {
         Self { line, radius_mm }
     }
 
-    /// The nearest point of the centre line.
-    pub fn locate(&self, x: f32, y: f32) -> TubePoint {
-        let mut best = f32::MAX;
-        let mut found = TubePoint {
-            offset_mm: 1e3,
-            along_mm: 0.0,
-        };
+    /// The points of the centre line nearest to [`LANES`] points: distances as in [`TubePoint`], then lengths.
+    #[inline(always)]
+    pub fn locate(&self, x: &Lanes, y: &Lanes) -> [Lanes; 2] {
+        let mut best = [f32::MAX; LANES];
+        let (mut left, mut along) = ([1.0f32; LANES], [0.0f32; LANES]);
         let mut before_mm = 0.0;
         for pair in self.line.windows(2) {
             let [(ax, ay), (bx, by)] = [pair[0], pair[1]];
             let (ex, ey) = (bx - ax, by - ay);
-            let (px, py) = (x - ax, y - ay);
             let squared = ex * ex + ey * ey;
-            let t = ((px * ex + py * ey) / squared.max(1e-9)).clamp(0.0, 1.0);
-            let (qx, qy) = (px - ex * t, py - ey * t);
-            let distance = qx * qx + qy * qy;
             let length = squared.sqrt();
-            if distance < best {
-                best = distance;
-                let left = if ex * py - ey * px < 0.0 { -1.0 } else { 1.0 };
-                found = TubePoint {
-                    offset_mm: left * distance.sqrt(),
-                    along_mm: before_mm + length * t,
-                };
+            for i in 0..LANES {
+                let (px, py) = (x[i] - ax, y[i] - ay);
+                let t = ((px * ex + py * ey) / squared.max(1e-9)).clamp(0.0, 1.0);
+                let (qx, qy) = (px - ex * t, py - ey * t);
+                let distance = qx * qx + qy * qy;
+                let side = if ex * py - ey * px < 0.0 { -1.0 } else { 1.0 };
+                let nearer = distance < best[i];
+                best[i] = if nearer { distance } else { best[i] };
+                left[i] = if nearer { side } else { left[i] };
+                along[i] = if nearer { before_mm + length * t } else { along[i] };
             }
             before_mm += length;
         }
-        found
+        for (left, best) in left.iter_mut().zip(best) {
+            *left *= best.sqrt();
+        }
+        [left, along]
+    }
+
+    /// Lays the tube, and the seat that it lies in, on what `sites` hold.
+    #[inline(always)]
+    fn lay(&self, places: &Places, sites: &mut Sites) {
+        let r = self.radius_mm;
+        for i in 0..LANES {
+            let ratio = (places.offset_mm[i] / r).abs();
+            let tube = 1.0 - ratio * ratio;
+            let (height, class) = (sites.height_mm[i], sites.class[i]);
+            let crest = 0.2 * height + SEAT_MM + 0.85 * r * tube;
+            // The tissue sinks towards the loops, so that they lie in it and not on it.
+            let sink = 1.0 - smoothstep(1.0, 1.5, ratio);
+            let seat = lerp(height, 0.2 * height + SEAT_MM, sink);
+            let beside = if ratio < 1.05 { class::BACKGROUND } else { class };
+            let inside = ratio < 1.0;
+            sites.tube[i] = if inside { tube } else { 0.0 };
+            sites.height_mm[i] = if inside { crest } else { seat };
+            sites.class[i] = if inside { class::INTESTINE } else { beside };
+        }
     }
 
     /// A box `(x0, y0, x1, y1)` that holds the whole tube.
@@ -195,21 +261,56 @@ pub struct Anatomy {
     fold_scale: f32,
 }
 
-/// What lies at one point of the plane.
-#[derive(Debug, Clone, Copy)]
-pub struct Site {
-    /// Class id of the surface.
-    pub class: u8,
-    /// Height of the surface at rest, mm.
-    pub height_mm: f32,
-    /// Kidney: [`Kidney::reach`]; -1 without kidney.
-    pub reach: f32,
+/// Points of the plane.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// First coordinates, mm.
+    pub x: Lanes,
+    /// Second coordinates, mm.
+    pub y: Lanes,
+    /// See [`TubePoint::offset_mm`].
+    pub offset_mm: Lanes,
+    /// See [`TubePoint::along_mm`].
+    pub along_mm: Lanes,
+}
+
+/// What lies at each of them.
+#[derive(Debug, Clone)]
+pub struct Sites {
+    /// Class ids of the surface.
+    pub class: [u8; LANES],
+    /// Heights of the surface at rest, mm.
+    pub height_mm: Lanes,
+    /// Kidney: `1 - r^2` in its own ellipse; -1 without kidney.
+    pub reach: Lanes,
     /// Thickness of the fat, 0 to 1.
-    pub fat: f32,
+    pub fat: Lanes,
     /// Intestine: 1 on the crest, 0 at its border and outside.
-    pub tube: f32,
-    /// Intestine: where on the tube.
-    pub tube_point: TubePoint,
+    pub tube: Lanes,
+}
+
+impl Places {
+    /// The points that `place` gives, far from any tube.
+    #[inline(always)]
+    pub fn new(place: impl Fn(usize) -> (f32, f32)) -> Self {
+        let mut places = Self {
+            x: [0.0; LANES],
+            y: [0.0; LANES],
+            offset_mm: [TubePoint::FAR.offset_mm; LANES],
+            along_mm: [TubePoint::FAR.along_mm; LANES],
+        };
+        for i in 0..LANES {
+            (places.x[i], places.y[i]) = place(i);
+        }
+        places
+    }
+
+    /// Says that point `i` lies at `point` of the tube.
+    #[inline(always)]
+    pub fn put(&mut self, i: usize, point: TubePoint) {
+        self.offset_mm[i] = point.offset_mm;
+        self.along_mm[i] = point.along_mm;
+    }
 }
 
 impl Anatomy {
@@ -243,6 +344,7 @@ impl Anatomy {
     }
 
     /// Height of the connective tissue under and between the organs, mm.
+    #[inline(always)]
     fn ground_mm(&self, x: f32, y: f32) -> f32 {
         let s = self.fold_scale;
         let (wx, wy) = (
@@ -258,56 +360,27 @@ impl Anatomy {
             + 1.2 * gradient(self.seed ^ 5, x * 0.11, y * 0.11)
     }
 
-    /// What lies at `(x, y)`, given where that is on the tube.
-    pub fn site(&self, x: f32, y: f32, tube_point: Option<TubePoint>) -> Site {
-        let ground = self.ground_mm(x, y);
-        let mut site = Site {
-            class: class::BACKGROUND,
-            height_mm: ground,
-            reach: -1.0,
-            fat: 0.0,
-            tube: 0.0,
-            tube_point: tube_point.unwrap_or(TubePoint {
-                offset_mm: 1e3,
-                along_mm: 0.0,
-            }),
+    /// What lies at `places`. Only operations that IEEE 754 rounds exactly, point by point: every instruction set
+    /// gives the same bits.
+    #[inline(always)]
+    pub fn sites(&self, places: &Places) -> Sites {
+        let mut sites = Sites {
+            class: [class::BACKGROUND; LANES],
+            height_mm: [0.0; LANES],
+            reach: [-1.0; LANES],
+            fat: [0.0; LANES],
+            tube: [0.0; LANES],
         };
+        for (i, height) in sites.height_mm.iter_mut().enumerate() {
+            *height = self.ground_mm(places.x[i], places.y[i]);
+        }
         if let Some(kidney) = &self.kidney {
-            let reach = kidney.reach(x, y);
-            site.reach = reach;
-            let depth = kidney.cover_depth_mm(x, y);
-            if reach > -0.1 {
-                site.fat = smoothstep(-0.3, 2.5, depth) * smoothstep(0.0, 0.12, reach);
-                let lobes = 1.4 * fractal(kidney.seed ^ 0xFA, x * 0.11, y * 0.11, 2);
-                let dome = kidney.height_mm * reach.max(0.0) + site.fat * (3.0 + lobes);
-                let inside = smoothstep(-0.05, 0.2, reach);
-                site.height_mm = lerp(ground, 0.35 * ground + dome, inside);
-            }
-            if reach > 0.0 {
-                site.class = if depth > 0.0 {
-                    class::COVERED_KIDNEY
-                } else {
-                    class::KIDNEY
-                };
-            }
+            kidney.raise(places, &mut sites);
         }
-        if let (Some(bowel), Some(point)) = (&self.bowel, tube_point) {
-            let r = bowel.radius_mm;
-            let ratio = (point.offset_mm / r).abs();
-            if ratio < 1.0 {
-                site.tube = 1.0 - ratio * ratio;
-                site.height_mm = 0.2 * site.height_mm + SEAT_MM + 0.85 * r * site.tube;
-                site.class = class::INTESTINE;
-            } else {
-                // The tissue sinks towards the loops, so that they lie in it and not on it.
-                let sink = 1.0 - smoothstep(1.0, 1.5, ratio);
-                site.height_mm = lerp(site.height_mm, 0.2 * site.height_mm + SEAT_MM, sink);
-                if site.class != class::BACKGROUND && ratio < 1.05 {
-                    site.class = class::BACKGROUND;
-                }
-            }
+        if let Some(bowel) = &self.bowel {
+            bowel.lay(places, &mut sites);
         }
-        site
+        sites
     }
 }
 
@@ -319,10 +392,12 @@ mod tests {
         let anatomy = Anatomy::new(seed, kidney, bowel);
         let mut counts = [0; 12];
         for y in -20..20 {
-            for x in -20..20 {
-                let (x, y) = (x as f32 * 2.0, y as f32 * 2.0);
-                let point = anatomy.bowel.as_ref().map(|b| b.locate(x, y));
-                counts[usize::from(anatomy.site(x, y, point).class)] += 1;
+            let mut places = Places::new(|i| (i as f32 * 2.5 - 40.0, y as f32 * 2.0));
+            if let Some(bowel) = &anatomy.bowel {
+                [places.offset_mm, places.along_mm] = bowel.locate(&places.x, &places.y);
+            }
+            for class in anatomy.sites(&places).class {
+                counts[usize::from(class)] += 1;
             }
         }
         counts
@@ -343,7 +418,7 @@ mod tests {
             let bare = count(Some(Cover::None), false, seed);
             assert!(bare[usize::from(class::COVERED_KIDNEY)] == 0 && bare[usize::from(class::KIDNEY)] > 200);
             let none = count(None, false, seed);
-            assert_eq!(none[0], 1600, "seed {seed}");
+            assert_eq!(none[0], 40 * LANES, "seed {seed}");
         }
     }
 
@@ -353,9 +428,10 @@ mod tests {
             line: vec![(0.0, 0.0), (10.0, 0.0), (10.0, 10.0)],
             radius_mm: 3.0,
         };
-        let on = bowel.locate(4.0, 2.0);
-        assert!((on.offset_mm - 2.0).abs() < 1e-6 && (on.along_mm - 4.0).abs() < 1e-6);
-        let second = bowel.locate(12.0, 6.0);
-        assert!((second.offset_mm + 2.0).abs() < 1e-6 && (second.along_mm - 16.0).abs() < 1e-6);
+        let (mut x, mut y) = ([4.0; LANES], [2.0; LANES]);
+        (x[1], y[1]) = (12.0, 6.0);
+        let [offset, along] = bowel.locate(&x, &y);
+        assert!((offset[0] - 2.0).abs() < 1e-6 && (along[0] - 4.0).abs() < 1e-6);
+        assert!((offset[1] + 2.0).abs() < 1e-6 && (along[1] - 16.0).abs() < 1e-6);
     }
 }

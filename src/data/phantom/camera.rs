@@ -32,13 +32,13 @@ impl View {
     }
 
     /// Camera-space direction of the world direction `v`.
-    #[inline]
+    #[inline(always)]
     pub fn turn(&self, v: Vec3) -> Vec3 {
         vec3(v.dot(self.right), v.dot(self.down), v.dot(self.forward))
     }
 
     /// World-space direction of the camera-space direction `v`.
-    #[inline]
+    #[inline(always)]
     pub fn turn_back(&self, v: Vec3) -> Vec3 {
         self.right * v.x + self.down * v.y + self.forward * v.z
     }
@@ -57,7 +57,7 @@ impl View {
     }
 
     /// The camera-space ray, with `z` 1, through a pixel position.
-    #[inline]
+    #[inline(always)]
     pub fn ray(&self, x_px: f32, y_px: f32) -> Vec3 {
         vec3(
             (x_px - self.centre_px.0) / self.focal_px,

@@ -1,5 +1,6 @@
 //! What instruments are made of: how a hit on a solid answers the light.
 
+use super::lanes::{LANES, Lanes};
 use super::net::lamp_light;
 use super::noise::{floor, gradient};
 use super::random::Random;
@@ -79,14 +80,11 @@ pub struct Run<'a> {
     pub rgb: [&'a mut [f32]; 3],
 }
 
-/// Pixels worked on together.
-const LANES: usize = 32;
-
 /// Relief of a block of pixels.
 struct Relief {
-    normal: [[f32; LANES]; 3],
+    normal: [Lanes; 3],
     /// Factor on the reflectance.
-    dim: [f32; LANES],
+    dim: Lanes,
 }
 
 impl Finish {
@@ -169,8 +167,8 @@ impl Finish {
         prepared: &Prepared,
         ray: Vec3,
         step: f32,
-        z: &[f32; LANES],
-        along: &[f32; LANES],
+        z: &Lanes,
+        along: &Lanes,
         relief: &mut Relief,
     ) {
         let solid = &prepared.solid;
@@ -252,14 +250,7 @@ impl Finish {
 
     /// Light sent to the camera by a block: diffuse, mirrored surroundings, highlight of the lamp.
     #[inline(always)]
-    fn reflect(
-        &self,
-        lighting: &Lighting,
-        ray: Vec3,
-        step: f32,
-        z: &[f32; LANES],
-        relief: &Relief,
-    ) -> [[f32; LANES]; 3] {
+    fn reflect(&self, lighting: &Lighting, ray: Vec3, step: f32, z: &Lanes, relief: &Relief) -> [Lanes; 3] {
         let a2 = self.roughness * self.roughness * 0.25;
         let ambient = lighting.ambient;
         let mut out = [[0.0f32; LANES]; 3];

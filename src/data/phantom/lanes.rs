@@ -5,6 +5,12 @@
 
 use pulp::{Arch, WithSimd};
 
+/// Points worked on together.
+pub const LANES: usize = 32;
+
+/// One number for each of them.
+pub type Lanes = [f32; LANES];
+
 /// Runs `work` compiled for the best instruction set at hand.
 #[inline(always)]
 pub fn dispatch<W: WithSimd>(work: W) -> W::Output {
@@ -36,10 +42,10 @@ mod tests {
             ..PhantomConfig::default()
         };
         for index in 0..8 {
-            let sequence = Sequence::new(&config, index).unwrap();
-            let vectors = sequence.render(40);
+            let frame = || Sequence::new(&config, index).unwrap().render(40);
+            let vectors = frame();
             PLAIN.store(true, Ordering::Relaxed);
-            let plain = sequence.render(40);
+            let plain = frame();
             PLAIN.store(false, Ordering::Relaxed);
             assert!(vectors == plain, "sequence {index} of seed 91");
         }

@@ -4,10 +4,12 @@
 //! about the surface is interpolated: where it lies on the sheet, its depth, its normal and the light on it.
 
 use super::camera::View;
+use super::lanes::{LANES, dispatch};
 use super::scene::{Instant, Scene};
 use super::solid::{Solid, segment_distance};
-use super::vector::{Vec3, smoothstep};
+use super::vector::{Vec3, smoothstep, vec3};
 use crate::geometry::Size;
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 /// Pixels between the nodes of the net.
@@ -74,26 +76,20 @@ impl Net {
             .par_chunks_mut(columns * ATTRIBUTES)
             .enumerate()
             .for_each(|(row, line)| {
-                for column in 0..columns {
-                    let z = depths[row * columns + column];
-                    let ray = node_ray(view, column, row);
-                    let p = view.origin + view.turn_back(ray) * z;
-                    let [_, shift_x, shift_y, hollow] = instant.surface.sample(p.x, p.y);
-                    let (u, v) = scene.sheet.locate(p.x + shift_x, p.y + shift_y);
-                    let normal = view.turn(instant.surface.normal(p.x, p.y, 0.8).normalized());
-                    let seen = ray * z;
-                    // Shadows are soft, so every second node casts a ray to the lamp and the others take the mean.
-                    let lit = if row % 2 == 0 && column % 2 == 0 {
-                        shadow(&shades, scene.lamp, seen, column, row)
-                    } else {
-                        1.0
-                    };
-                    let light = lamp_light(seen, scene.lamp) * (1.0 - hollow);
-                    let node = [u, v, z, light * lit];
-                    for (attribute, value) in
-                        node.into_iter().chain([normal.x, normal.y, normal.z]).enumerate()
-                    {
-                        line[attribute * columns + column] = value;
+                let depths = &depths[row * columns..][..columns];
+                dispatch(NodeRow {
+                    scene,
+                    instant,
+                    row,
+                    depths,
+                    line,
+                });
+                // Shadows are soft, so every second node casts a ray to the lamp and the others take the mean.
+                if row % 2 == 0 {
+                    let light = &mut line[LIGHT * columns..][..columns];
+                    for column in (0..columns).step_by(2) {
+                        let seen = node_ray(view, column, row) * depths[column];
+                        light[column] *= shadow(&shades, scene.lamp, seen, column, row);
                     }
                 }
                 if row % 2 == 0 {
@@ -160,6 +156,7 @@ impl<'a> Shade<'a> {
 }
 
 /// The ray through the middle of the pixel on which a node lies.
+#[inline(always)]
 fn node_ray(view: &View, column: usize, row: usize) -> Vec3 {
     view.ray((column * CELL_PX) as f32 + 0.5, (row * CELL_PX) as f32 + 0.5)
 }
@@ -168,10 +165,14 @@ fn node_ray(view: &View, column: usize, row: usize) -> Vec3 {
 fn depths(instant: &Instant, columns: usize, rows: usize) -> Vec<f32> {
     /// How much nearer than both neighbours a node is looked for, mm.
     const MARGIN_MM: f32 = 3.0;
-    let view = &instant.view;
-    let meet = |column: usize, row: usize, from: f32| {
-        let d = view.turn_back(node_ray(view, column, row));
-        instant.surface.meet(view.origin, d, from)
+    let meet = |row: usize, nodes: Nodes, from: &[f32], found: &mut [f32]| {
+        dispatch(Search {
+            instant,
+            row,
+            nodes,
+            from,
+            found,
+        });
     };
     let mut depths = vec![0.0f32; columns * rows];
     depths
@@ -179,32 +180,123 @@ fn depths(instant: &Instant, columns: usize, rows: usize) -> Vec<f32> {
         .enumerate()
         .for_each(|(pair, lines)| {
             let line = &mut lines[..columns];
-            for column in (0..columns).step_by(2) {
-                line[column] = meet(column, pair * 2, 0.0);
+            let mut even = vec![0.0f32; columns / 2 + 1];
+            meet(pair * 2, Nodes::Even, &vec![0.0; even.len()], &mut even);
+            let from: Vec<f32> = even.windows(2).map(|z| z[0].min(z[1]) - MARGIN_MM).collect();
+            let mut odd = vec![0.0f32; columns / 2];
+            meet(pair * 2, Nodes::Odd, &from, &mut odd);
+            for (pair, (&even, &odd)) in line.chunks_exact_mut(2).zip(even.iter().zip(&odd)) {
+                pair.copy_from_slice(&[even, odd]);
             }
-            for column in (1..columns - 1).step_by(2) {
-                line[column] = meet(
-                    column,
-                    pair * 2,
-                    line[column - 1].min(line[column + 1]) - MARGIN_MM,
-                );
-            }
+            line[columns - 1] = even[columns / 2];
         });
     let odd: Vec<Vec<f32>> = (0..rows / 2)
         .into_par_iter()
         .map(|pair| {
             let above = &depths[pair * 2 * columns..][..columns];
             let below = &depths[(pair * 2 + 2) * columns..][..columns];
-            let from = |c: usize| above[c].min(below[c]) - MARGIN_MM;
-            (0..columns)
-                .map(|column| meet(column, pair * 2 + 1, from(column)))
-                .collect()
+            let nearer = above.iter().zip(below).map(|(above, below)| above.min(*below));
+            let from: Vec<f32> = nearer.map(|z| z - MARGIN_MM).collect();
+            let mut found = vec![0.0; columns];
+            meet(pair * 2 + 1, Nodes::All, &from, &mut found);
+            found
         })
         .collect();
     for (pair, line) in odd.iter().enumerate() {
         depths[(pair * 2 + 1) * columns..][..columns].copy_from_slice(line);
     }
     depths
+}
+
+/// Which nodes of a row are searched.
+#[derive(Debug, Clone, Copy)]
+enum Nodes {
+    All,
+    Even,
+    Odd,
+}
+
+/// Finds the depth of the tissue at nodes of a row.
+struct Search<'a> {
+    instant: &'a Instant,
+    row: usize,
+    nodes: Nodes,
+    /// Where to begin, mm.
+    from: &'a [f32],
+    found: &'a mut [f32],
+}
+
+impl WithSimd for Search<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let view = &self.instant.view;
+        let (first, step) = match self.nodes {
+            Nodes::All => (0, 1),
+            Nodes::Even => (0, 2),
+            Nodes::Odd => (1, 2),
+        };
+        let blocks = self.found.chunks_mut(LANES).zip(self.from.chunks(LANES));
+        for (block, (found, start)) in blocks.enumerate() {
+            let (mut dx, mut dy, mut dz) = ([0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES]);
+            for i in 0..LANES {
+                // Lanes beyond the row do as the last node, so that no search lasts longer for them.
+                let node = block * LANES + i.min(found.len() - 1);
+                let ray = view.turn_back(node_ray(view, first + step * node, self.row));
+                (dx[i], dy[i], dz[i]) = (ray.x, ray.y, ray.z);
+            }
+            let mut from = [start[start.len() - 1]; LANES];
+            from[..start.len()].copy_from_slice(start);
+            let met = self.instant.surface.meet(view.origin, &[dx, dy, dz], &from);
+            found.copy_from_slice(&met[..found.len()]);
+        }
+    }
+}
+
+/// Fills a row of nodes, without shadows.
+struct NodeRow<'a> {
+    scene: &'a Scene,
+    instant: &'a Instant,
+    row: usize,
+    depths: &'a [f32],
+    line: &'a mut [f32],
+}
+
+impl WithSimd for NodeRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Instant { view, surface, .. } = self.instant;
+        let (sheet, lamp) = (&self.scene.sheet, self.scene.lamp);
+        let columns = self.depths.len();
+        for (block, depths) in self.depths.chunks(LANES).enumerate() {
+            let mut z = [1.0f32; LANES];
+            z[..depths.len()].copy_from_slice(depths);
+            let (mut x, mut y) = ([0.0f32; LANES], [0.0f32; LANES]);
+            for i in 0..LANES {
+                let ray = node_ray(view, block * LANES + i, self.row);
+                let p = view.origin + view.turn_back(ray) * z[i];
+                (x[i], y[i]) = (p.x, p.y);
+            }
+            let [shift_x, shift_y, hollow] = surface.shifts(&x, &y);
+            let normals = surface.normals(&x, &y, 0.8);
+            let mut nodes = [[0.0f32; LANES]; ATTRIBUTES];
+            for i in 0..LANES {
+                let seen = node_ray(view, block * LANES + i, self.row) * z[i];
+                let normal = vec3(normals[0][i], normals[1][i], normals[2][i]);
+                let normal = view.turn(normal.normalized());
+                (nodes[0][i], nodes[1][i]) = sheet.locate(x[i] + shift_x[i], y[i] + shift_y[i]);
+                nodes[DEPTH][i] = z[i];
+                nodes[LIGHT][i] = lamp_light(seen, lamp) * (1.0 - hollow[i]);
+                (nodes[4][i], nodes[5][i], nodes[6][i]) = (normal.x, normal.y, normal.z);
+            }
+            for (line, node) in self.line.chunks_exact_mut(columns).zip(&nodes) {
+                line[block * LANES..][..depths.len()].copy_from_slice(&node[..depths.len()]);
+            }
+        }
+    }
 }
 
 /// The share of the lamp's light that reaches the camera-space point `p` of the tissue.

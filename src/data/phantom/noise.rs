@@ -37,22 +37,55 @@ pub fn gradient(seed: u32, x: f32, y: f32) -> f32 {
     (top + (bottom - top) * wy) * 1.5
 }
 
-/// `octaves` layers of [`gradient`], each twice as fine and half as strong; about in `[-1, 1]`.
-pub fn fractal(seed: u32, x: f32, y: f32, octaves: u32) -> f32 {
-    let (mut sum, mut strength, mut total) = (0.0, 1.0, 0.0);
-    let (mut x, mut y) = (x, y);
-    for octave in 0..octaves {
-        sum += gradient(seed.wrapping_add(octave.wrapping_mul(0x9E37_79B9)), x, y) * strength;
-        total += strength;
-        strength *= 0.5;
+/// Some layers of noise on top of each other.
+struct Layers {
+    sum: f32,
+    total: f32,
+    strength: f32,
+    seed: u32,
+    x: f32,
+    y: f32,
+}
+
+impl Layers {
+    #[inline(always)]
+    fn add(&mut self) {
+        let (x, y) = (self.x, self.y);
+        self.sum += gradient(self.seed, x, y) * self.strength;
+        self.total += self.strength;
+        self.strength *= 0.5;
+        self.seed = self.seed.wrapping_add(0x9E37_79B9);
         // Turning by about 37 degrees as well hides the lattice.
-        (x, y) = (1.6 * x - 1.2 * y + 0.37, 1.2 * x + 1.6 * y + 0.71);
+        (self.x, self.y) = (1.6 * x - 1.2 * y + 0.37, 1.2 * x + 1.6 * y + 0.71);
     }
-    sum / total
+}
+
+/// `OCTAVES` layers of [`gradient`], two to four, each twice as fine and half as strong; about in `[-1, 1]`.
+#[inline(always)]
+pub fn fractal<const OCTAVES: usize>(seed: u32, x: f32, y: f32) -> f32 {
+    const { assert!(2 <= OCTAVES && OCTAVES <= 4) };
+    let mut layers = Layers {
+        sum: 0.0,
+        total: 0.0,
+        strength: 1.0,
+        seed,
+        x,
+        y,
+    };
+    // Written out: with a loop in here, loops over points would not vectorise.
+    layers.add();
+    layers.add();
+    if OCTAVES > 2 {
+        layers.add();
+    }
+    if OCTAVES > 3 {
+        layers.add();
+    }
+    layers.sum / layers.total
 }
 
 /// Lines where [`gradient`] changes sign: 1 on the line, falling to 0; `x` and `y` in units of the line spacing.
-#[inline]
+#[inline(always)]
 pub fn ridge(seed: u32, x: f32, y: f32) -> f32 {
     1.0 - gradient(seed, x, y).abs().min(1.0)
 }
@@ -69,6 +102,7 @@ pub struct Cell {
 }
 
 /// The cell that `(x, y)` lies in (Worley 1996).
+#[inline(always)]
 pub fn cell(seed: u32, x: f32, y: f32) -> Cell {
     let (xi, yi) = (floor(x), floor(y));
     let (mut first, mut second, mut bits) = (9.0f32, 9.0f32, 0);
@@ -81,11 +115,10 @@ pub fn cell(seed: u32, x: f32, y: f32) -> Cell {
                 cy as f32 + unit_of(h.wrapping_mul(0x9E37_79B1)),
             );
             let distance = (px - x) * (px - x) + (py - y) * (py - y);
-            if distance < first {
-                (second, first, bits) = (first, distance, h);
-            } else if distance < second {
-                second = distance;
-            }
+            let nearer = distance < first;
+            second = if nearer { first } else { distance.min(second) };
+            first = distance.min(first);
+            bits = if nearer { h } else { bits };
         }
     }
     let (first, second) = (first.sqrt(), second.sqrt());

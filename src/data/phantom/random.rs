@@ -98,7 +98,7 @@ pub fn lattice(seed: u32, x: i32, y: i32) -> u32 {
 }
 
 /// Uniform in `[0, 1)` from the top 24 bits of `bits`.
-#[inline]
+#[inline(always)]
 pub fn unit_of(bits: u32) -> f32 {
     (bits >> 8) as f32 * (1.0 / 16_777_216.0)
 }

@@ -3,9 +3,11 @@
 //! The rest shape is sampled once per sequence. For each frame [`Relief::at`] moves it: breathing, pulse,
 //! peristalsis and the pressure of instruments raise, lower and shift the surface.
 
-use super::anatomy::{Anatomy, TubePoint};
+use super::anatomy::{Anatomy, Places, TubePoint};
+use super::lanes::{LANES, dispatch};
 use super::motion::Beat;
-use super::vector::{Vec3, vec3};
+use super::surface::{Surface, locate};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 /// Side of the modelled square, mm; its centre is the origin.
@@ -44,28 +46,62 @@ pub struct Contact {
     pub radius_mm: f32,
 }
 
-/// The surface at one instant: height and the shift of the material, per sample.
-#[derive(Debug)]
-pub struct Surface {
-    /// `[height, shift x, shift y, hollow]` in mm, mm, mm, 0 to 1.
-    samples: Vec<[f32; 4]>,
-    /// No height lies above this, mm.
-    pub top_mm: f32,
+/// A row of samples at rest.
+struct Rest<'a> {
+    anatomy: &'a Anatomy,
+    row: usize,
+    rest_mm: &'a mut [f32],
+    tube: &'a mut [Option<TubePoint>],
+}
+
+impl WithSimd for Rest<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let bowel = self.anatomy.bowel.as_ref().map(|bowel| (bowel, bowel.bounds()));
+        let blocks = self.rest_mm.chunks_mut(LANES).zip(self.tube.chunks_mut(LANES));
+        for (block, (rest_mm, tube)) in blocks.enumerate() {
+            let mut places = Places::new(|i| place(block * LANES + i, self.row));
+            if let Some((bowel, (x0, y0, x1, y1))) = bowel {
+                let near = |x: f32, y: f32| x > x0 && x < x1 && y > y0 && y < y1;
+                if (0..LANES).any(|i| near(places.x[i], places.y[i])) {
+                    let [offset_mm, along_mm] = bowel.locate(&places.x, &places.y);
+                    for (i, tube) in tube.iter_mut().enumerate() {
+                        if near(places.x[i], places.y[i]) {
+                            let point = TubePoint {
+                                offset_mm: offset_mm[i],
+                                along_mm: along_mm[i],
+                            };
+                            places.put(i, point);
+                            *tube = Some(point);
+                        }
+                    }
+                }
+            }
+            let sites = self.anatomy.sites(&places);
+            rest_mm.copy_from_slice(&sites.height_mm[..rest_mm.len()]);
+        }
+    }
 }
 
 impl Relief {
     /// Samples the rest shape of `anatomy`.
     pub fn new(anatomy: &Anatomy, breath: Beat, pulse: Beat, wave_mm_per_s: f32) -> Self {
-        let bounds = anatomy.bowel.as_ref().map(|b| b.bounds());
-        let (tube, rest_mm): (Vec<_>, Vec<_>) = (0..SIDE * SIDE)
-            .into_par_iter()
-            .map(|i| {
-                let (x, y) = place(i % SIDE, i / SIDE);
-                let near = bounds.is_some_and(|(x0, y0, x1, y1)| x > x0 && x < x1 && y > y0 && y < y1);
-                let point = anatomy.bowel.as_ref().filter(|_| near).map(|b| b.locate(x, y));
-                (point, anatomy.site(x, y, point).height_mm)
-            })
-            .unzip();
+        let mut rest_mm = vec![0.0f32; SIDE * SIDE];
+        let mut tube = vec![None; SIDE * SIDE];
+        rest_mm
+            .par_chunks_mut(SIDE)
+            .zip(tube.par_chunks_mut(SIDE))
+            .enumerate()
+            .for_each(|(row, (rest_mm, tube))| {
+                dispatch(Rest {
+                    anatomy,
+                    row,
+                    rest_mm,
+                    tube,
+                });
+            });
         let hollow = hollows(&rest_mm);
         let bowel_radius_mm = anatomy.bowel.as_ref().map_or(1.0, |b| b.radius_mm);
         Self {
@@ -82,6 +118,7 @@ impl Relief {
     /// Where on the tube the sample nearest to `(x, y)` lies, interpolated where its neighbours agree.
     pub fn tube_point(&self, x: f32, y: f32) -> Option<TubePoint> {
         let (xi, yi, fx, fy) = locate(x, y);
+        let (xi, yi) = (xi as usize, yi as usize);
         let at = |dx: usize, dy: usize| self.tube[(yi + dy) * SIDE + xi + dx];
         let (a, b, c, d) = (at(0, 0)?, at(1, 0)?, at(0, 1)?, at(1, 1)?);
         let near = |p: TubePoint| (p.along_mm - a.along_mm).abs() < 4.0;
@@ -119,6 +156,7 @@ impl Relief {
     /// Rest height at `(x, y)`, mm.
     pub fn rest_mm(&self, x: f32, y: f32) -> f32 {
         let (xi, yi, fx, fy) = locate(x, y);
+        let (xi, yi) = (xi as usize, yi as usize);
         let at = |dx: usize, dy: usize| self.rest_mm[(yi + dy) * SIDE + xi + dx];
         let top = at(0, 0) + (at(1, 0) - at(0, 0)) * fx;
         let bottom = at(0, 1) + (at(1, 1) - at(0, 1)) * fx;
@@ -139,10 +177,12 @@ impl Relief {
             phase: 0.0,
         }
         .angle(seconds);
-        let mut samples = vec![[0.0f32; 4]; SIDE * SIDE];
-        samples.par_chunks_mut(SIDE).enumerate().for_each(|(row, line)| {
+        let mut heights_mm = vec![0.0f32; SIDE * SIDE];
+        let mut shifts = vec![[0.0f32; 3]; SIDE * SIDE];
+        let rows = heights_mm.par_chunks_mut(SIDE).zip(shifts.par_chunks_mut(SIDE));
+        rows.enumerate().for_each(|(row, (heights_mm, shifts))| {
             let y = place(0, row).1;
-            for (column, sample) in line.iter_mut().enumerate() {
+            for (column, (to_mm, to)) in heights_mm.iter_mut().zip(shifts).enumerate() {
                 let index = row * SIDE + column;
                 let x = place(column, 0).0;
                 let mut height = self.rest_mm[index];
@@ -175,11 +215,11 @@ impl Relief {
                         shift.1 -= contact.drag_mm.1 * give;
                     }
                 }
-                *sample = [height, shift.0, shift.1, self.hollow[index]];
+                *to_mm = height;
+                *to = [shift.0, shift.1, self.hollow[index]];
             }
         });
-        let top_mm = samples.iter().fold(f32::MIN, |top, s| top.max(s[0]));
-        Surface { samples, top_mm }
+        Surface::new(heights_mm, shifts)
     }
 
     /// Unit vector in which the signed distance to the tube's centre line grows.
@@ -217,63 +257,6 @@ fn ripple(angle: f32) -> f32 {
     if t < 0.5 { bump } else { -bump }
 }
 
-impl Surface {
-    /// Height, shift and hollow at `(x, y)`.
-    #[inline]
-    pub fn sample(&self, x: f32, y: f32) -> [f32; 4] {
-        let (xi, yi, fx, fy) = locate(x, y);
-        let base = yi * SIDE + xi;
-        let (a, b) = (&self.samples[base], &self.samples[base + 1]);
-        let (c, d) = (&self.samples[base + SIDE], &self.samples[base + SIDE + 1]);
-        std::array::from_fn(|i| {
-            let (top, bottom) = (a[i] + (b[i] - a[i]) * fx, c[i] + (d[i] - c[i]) * fx);
-            top + (bottom - top) * fy
-        })
-    }
-
-    /// Height alone, mm.
-    #[inline]
-    pub fn height_mm(&self, x: f32, y: f32) -> f32 {
-        let (xi, yi, fx, fy) = locate(x, y);
-        let base = yi * SIDE + xi;
-        let (a, b) = (self.samples[base][0], self.samples[base + 1][0]);
-        let (c, d) = (self.samples[base + SIDE][0], self.samples[base + SIDE + 1][0]);
-        let (top, bottom) = (a + (b - a) * fx, c + (d - c) * fx);
-        top + (bottom - top) * fy
-    }
-
-    /// The upward normal at `(x, y)`, not of unit length, from differences over `reach_mm`.
-    #[inline]
-    pub fn normal(&self, x: f32, y: f32, reach_mm: f32) -> Vec3 {
-        let gx = self.height_mm(x + reach_mm, y) - self.height_mm(x - reach_mm, y);
-        let gy = self.height_mm(x, y + reach_mm) - self.height_mm(x, y - reach_mm);
-        vec3(-gx, -gy, 2.0 * reach_mm)
-    }
-
-    /// How far along the ray from `origin` in direction `d` (downward) the surface is first met at or after `from`,
-    /// in lengths of `d`.
-    pub fn meet(&self, origin: Vec3, d: Vec3, from: f32) -> f32 {
-        // Heights change by at most this much per mm, nearly everywhere; a steeper spot costs a texel's blur.
-        const SLOPE: f32 = 0.9;
-        let drop = -d.z;
-        let flat = (d.x * d.x + d.y * d.y).sqrt();
-        if drop <= 1e-3 {
-            return 400.0;
-        }
-        let mut t = ((origin.z - self.top_mm) / drop).max(from);
-        let advance = 1.0 / (drop + SLOPE * flat);
-        for _ in 0..48 {
-            let p = origin + d * t;
-            let gap = p.z - self.height_mm(p.x, p.y);
-            t += gap * advance;
-            if gap < 0.03 {
-                break;
-            }
-        }
-        t.min(400.0)
-    }
-}
-
 /// World coordinates of a sample.
 #[inline]
 fn place(column: usize, row: usize) -> (f32, f32) {
@@ -281,17 +264,6 @@ fn place(column: usize, row: usize) -> (f32, f32) {
         column as f32 * STEP_MM - EXTENT_MM * 0.5,
         row as f32 * STEP_MM - EXTENT_MM * 0.5,
     )
-}
-
-/// Column and row of the sample before `(x, y)` and the fractions of the way to the next; points outside the
-/// square take the value at its border.
-#[inline]
-fn locate(x: f32, y: f32) -> (usize, usize, f32, f32) {
-    const LAST: f32 = (SIDE - 1) as f32 - 1e-3;
-    let gx = ((x + EXTENT_MM * 0.5) * (1.0 / STEP_MM)).clamp(0.0, LAST);
-    let gy = ((y + EXTENT_MM * 0.5) * (1.0 / STEP_MM)).clamp(0.0, LAST);
-    let (xi, yi) = (gx as usize, gy as usize);
-    (xi, yi, gx - xi as f32, gy - yi as f32)
 }
 
 /// How far each sample lies below its surroundings (a box of about 12 mm), as darkness from 0 to 1.
@@ -327,12 +299,12 @@ fn box_blur(values: &[f32], radius: usize) -> Vec<f32> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::data::phantom::anatomy::Cover;
-    use crate::data::phantom::random::Random;
 
-    fn relief(seed: u64) -> Relief {
+    /// A scene with all organs.
+    pub fn relief(seed: u64) -> Relief {
         let anatomy = Anatomy::new(seed, Some(Cover::Part), true);
         Relief::new(
             &anatomy,
@@ -346,33 +318,6 @@ mod tests {
             },
             10.0,
         )
-    }
-
-    #[test]
-    fn rays_meet_the_surface_where_small_steps_do() {
-        let mut random = Random::new(12);
-        let surface = relief(3).at(0.4, &[]);
-        for case in 0..200 {
-            let origin = vec3(random.range(-20.0, 20.0), random.range(-20.0, 20.0), 75.0);
-            let d = vec3(random.range(-0.7, 0.7), random.range(-0.7, 0.7), -1.0);
-            let found = surface.meet(origin, d, 0.0);
-            let above = |t: f32| {
-                let p = origin + d * t;
-                p.z > surface.height_mm(p.x, p.y)
-            };
-            let stepped = (0..20_000)
-                .map(|i| i as f32 * 0.005)
-                .find(|&t| !above(t))
-                .unwrap();
-            // A ray that grazes may stop where it is nearly there.
-            let p = origin + d * found;
-            let gap = p.z - surface.height_mm(p.x, p.y);
-            let close = (found - stepped).abs() < 0.4;
-            assert!(
-                close || gap.abs() < 0.06,
-                "case {case}: {found} and {stepped}, gap {gap}"
-            );
-        }
     }
 
     #[test]
@@ -400,7 +345,8 @@ mod tests {
         };
         let pulled = relief.at(0.0, &[pull]);
         assert!((pulled.height_mm(5.0, 5.0) - first.height_mm(5.0, 5.0) - 4.0).abs() < 0.1);
-        assert!((pulled.sample(5.0, 5.0)[1] - first.sample(5.0, 5.0)[1] + 2.0).abs() < 0.1);
+        let shift_x = |surface: &Surface| surface.shifts(&[5.0; LANES], &[5.0; LANES])[0][0];
+        assert!((shift_x(&pulled) - shift_x(&first) + 2.0).abs() < 0.1);
         assert_eq!(pulled.height_mm(25.0, 5.0), first.height_mm(25.0, 5.0));
     }
 }

@@ -1,7 +1,9 @@
 //! What an open shutter does to a picture in linear light: motion blur.
 
+use super::lanes::dispatch;
 use super::render::Canvas;
 use crate::geometry::Size;
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 /// Side of the squares in which motion is looked at, px.
@@ -68,8 +70,8 @@ pub fn blur_motion(canvas: &mut Canvas, trails: &[Trail], size: Size) {
             best
         })
         .collect();
-    let [red, green, blue] = &canvas.rgb;
-    let blurred: Vec<(usize, Vec<[f32; 3]>)> = (0..columns * rows)
+    let rgb = canvas.rgb.each_ref().map(Vec::as_slice);
+    let blurred: Vec<(usize, Smear)> = (0..columns * rows)
         .into_par_iter()
         .filter_map(|tile| {
             let (cx, cy) = (tile % columns, tile / columns);
@@ -97,34 +99,67 @@ pub fn blur_motion(canvas: &mut Canvas, trails: &[Trail], size: Size) {
                     (round(step.0 * t), round(step.1 * t))
                 })
                 .collect();
-            let share = 1.0 / taps as f32;
-            let (x0, y0) = (cx * TILE_PX, cy * TILE_PX);
-            let mut out = Vec::with_capacity(TILE_PX * TILE_PX);
-            for y in y0..(y0 + TILE_PX).min(height) {
-                for x in x0..(x0 + TILE_PX).min(width) {
-                    let mut sum = [0.0f32; 3];
-                    for &(dx, dy) in &offsets {
-                        let sx = x.saturating_add_signed(dx).min(width - 1);
-                        let sy = y.saturating_add_signed(dy).min(height - 1);
-                        let at = sy * width + sx;
-                        sum[0] += red[at];
-                        sum[1] += green[at];
-                        sum[2] += blue[at];
-                    }
-                    out.push(sum.map(|s| s * share));
-                }
-            }
-            Some((tile, out))
+            let mut smear = vec![[[0.0; TILE_PX]; 3]; TILE_PX.min(height - cy * TILE_PX)];
+            dispatch(Blur {
+                rgb,
+                size: (width, height),
+                corner: (cx * TILE_PX, cy * TILE_PX),
+                offsets: &offsets,
+                smear: &mut smear,
+            });
+            Some((tile, smear))
         })
         .collect();
-    for (tile, pixels) in blurred {
+    for (tile, smear) in blurred {
         let (x0, y0) = (tile % columns * TILE_PX, tile / columns * TILE_PX);
         let across = TILE_PX.min(width - x0);
-        for (i, pixel) in pixels.into_iter().enumerate() {
-            let at = (y0 + i / across) * width + x0 + i % across;
-            for (plane, value) in canvas.rgb.iter_mut().zip(pixel) {
-                plane[at] = value;
+        for (i, line) in smear.iter().enumerate() {
+            for (plane, values) in canvas.rgb.iter_mut().zip(line) {
+                plane[(y0 + i) * width + x0..][..across].copy_from_slice(&values[..across]);
             }
+        }
+    }
+}
+
+/// A blurred tile, `[row, channel, column]`.
+type Smear = Vec<[[f32; TILE_PX]; 3]>;
+
+/// Means over the trails of a tile's pixels.
+struct Blur<'a> {
+    rgb: [&'a [f32]; 3],
+    /// Width and height of the picture.
+    size: (usize, usize),
+    /// First column and row of the tile.
+    corner: (usize, usize),
+    offsets: &'a [(isize, isize)],
+    smear: &'a mut Smear,
+}
+
+impl WithSimd for Blur<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let ((width, height), (x0, y0)) = (self.size, self.corner);
+        let share = 1.0 / self.offsets.len() as f32;
+        for (i, line) in self.smear.iter_mut().enumerate() {
+            for &(dx, dy) in self.offsets {
+                let row = (y0 + i).saturating_add_signed(dy).min(height - 1) * width;
+                for (sums, plane) in line.iter_mut().zip(self.rgb) {
+                    let pixels = &plane[row..][..width];
+                    let whole = x0.checked_add_signed(dx).and_then(|x| pixels.get(x..x + TILE_PX));
+                    if let Some(pixels) = whole {
+                        for (sum, value) in sums.iter_mut().zip(pixels) {
+                            *sum += value;
+                        }
+                    } else {
+                        for (x, sum) in sums.iter_mut().enumerate() {
+                            *sum += pixels[(x0 + x).saturating_add_signed(dx).min(width - 1)];
+                        }
+                    }
+                }
+            }
+            line.iter_mut().flatten().for_each(|sum| *sum *= share);
         }
     }
 }

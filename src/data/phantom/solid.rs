@@ -55,6 +55,8 @@ pub struct Sides {
     pub along: [f32; BLOCK],
     /// Above 0 where the ray may meet an end.
     pub ends: [f32; BLOCK],
+    /// Outward unit normals, camera space.
+    pub normal: [[f32; BLOCK]; 3],
 }
 
 impl Default for Sides {
@@ -63,6 +65,7 @@ impl Default for Sides {
             depth: [0.0; BLOCK],
             along: [0.0; BLOCK],
             ends: [0.0; BLOCK],
+            normal: [[0.0; BLOCK]; 3],
         }
     }
 }
@@ -107,8 +110,8 @@ impl Prepared {
         let stretch = solid
             .flat
             .map(|(axis, factor)| (axis, 1.0 / factor.max(0.05) - 1.0));
-        let warp = |p: Vec3| stretch.map_or(p, |(axis, extra)| p + axis * (axis.dot(p) * extra));
-        let (a, b) = (warp(solid.a), warp(solid.b));
+        let warped = |p: Vec3| stretch.map_or(p, |stretch| warp(p, stretch));
+        let (a, b) = (warped(solid.a), warped(solid.b));
         let axis = b - a;
         let square = axis.dot(axis).max(1e-6);
         let y0 = -a.dot(axis) / square;
@@ -196,6 +199,27 @@ impl Prepared {
             // A ray that misses the infinite cone misses flat ends as well; spheres may bulge out of it.
             out.ends[i] = if self.solid.round { spheres } else { disc };
         }
+        // Two loops: each vectorises.
+        let ray = |i: usize| vec3(d.x + step * i as f32, d.y, d.z);
+        if let Some(stretch) = self.stretch {
+            for i in 0..BLOCK {
+                let normal = self.side_normal(warp(ray(i), stretch), out.depth[i], out.along[i]);
+                out.put_normal(i, unit(warp(normal, stretch)));
+            }
+        } else {
+            for i in 0..BLOCK {
+                let normal = self.side_normal(ray(i), out.depth[i], out.along[i]);
+                out.put_normal(i, unit(normal));
+            }
+        }
+    }
+
+    /// The normal, not of unit length and in the stretched space, of the side where the stretched ray `d` meets it.
+    #[inline(always)]
+    fn side_normal(&self, d: Vec3, depth: f32, along: f32) -> Vec3 {
+        let radius = self.radius0 + self.slope * (along - self.y0);
+        let radial = d * depth - self.a - self.axis * along;
+        radial - self.axis * (radius * self.slope * self.inverse_square)
     }
 
     /// The hit of ray `d`, which is ray `i` of `sides`.
@@ -203,11 +227,12 @@ impl Prepared {
     pub fn resolve(&self, d: Vec3, sides: &Sides, i: usize) -> Option<Hit> {
         let (depth, along) = (sides.depth[i], sides.along[i]);
         if depth > 0.0 && (0.0..=1.0).contains(&along) {
-            let d = self.warped(d);
-            let radius = self.radius0 + self.slope * (along - self.y0);
-            let radial = d * depth - self.a - self.axis * along;
-            let normal = radial - self.axis * (radius * self.slope * self.inverse_square);
-            return Some(self.hit(depth, normal, along));
+            let [x, y, z] = sides.normal.each_ref().map(|normals| normals[i]);
+            return Some(Hit {
+                z: depth,
+                normal: vec3(x, y, z),
+                along,
+            });
         }
         if sides.ends[i] > 0.0 {
             self.meet_ends(self.warped(d))
@@ -216,11 +241,8 @@ impl Prepared {
         }
     }
 
-    fn warped(&self, d: Vec3) -> Vec3 {
-        match self.stretch {
-            Some((axis, extra)) => d + axis * (axis.dot(d) * extra),
-            None => d,
-        }
+    fn warped(&self, v: Vec3) -> Vec3 {
+        self.stretch.map_or(v, |stretch| warp(v, stretch))
     }
 
     fn meet_ends(&self, d: Vec3) -> Option<Hit> {
@@ -268,17 +290,32 @@ impl Prepared {
 
     #[inline]
     fn hit(&self, t: f32, normal: Vec3, along: f32) -> Hit {
-        // Normals go back to camera space by the same symmetric matrix.
-        let normal = match self.stretch {
-            Some((axis, extra)) => normal + axis * (axis.dot(normal) * extra),
-            None => normal,
-        };
         Hit {
             z: t,
-            normal: normal * (1.0 / normal.dot(normal).max(1e-20).sqrt()),
+            normal: unit(self.warped(normal)),
             along,
         }
     }
+}
+
+impl Sides {
+    #[inline(always)]
+    fn put_normal(&mut self, i: usize, normal: Vec3) {
+        self.normal[0][i] = normal.x;
+        self.normal[1][i] = normal.y;
+        self.normal[2][i] = normal.z;
+    }
+}
+
+/// `v` in the space stretched along an axis by a factor less one. Normals go back by the same symmetric matrix.
+#[inline(always)]
+fn warp(v: Vec3, (axis, extra): (Vec3, f32)) -> Vec3 {
+    v + axis * (axis.dot(v) * extra)
+}
+
+#[inline(always)]
+fn unit(v: Vec3) -> Vec3 {
+    v * (1.0 / v.dot(v).max(1e-20).sqrt())
 }
 
 /// Squared distance between the segments `p0 p1` and `q0 q1`, and the fraction along the second where it is least.

@@ -70,11 +70,9 @@ impl TissueRow {
             stride,
             sheet: &scene.sheet,
             places: &mut self.places,
+            texels: &mut self.texels,
+            labels,
         });
-        let [us, vs] = &self.places;
-        for (((texel, label), &u), &v) in self.texels.iter_mut().zip(labels).zip(us).zip(vs) {
-            (*texel, *label) = scene.sheet.sample(u, v);
-        }
         let (along, across) = scene.sheet.axes();
         let ray = view.ray(0.5, y as f32 + 0.5);
         dispatch(Shading {
@@ -99,13 +97,15 @@ impl TissueRow {
     }
 }
 
-/// Interpolates the nodes' numbers for each pixel.
+/// Interpolates the nodes' numbers for each pixel and looks up the sheet.
 struct Spread<'a> {
     nodes: std::slice::ChunksExact<'a, f32>,
     planes: &'a mut [f32],
     stride: usize,
     sheet: &'a Sheet,
     places: &'a mut [Vec<u32>; 2],
+    texels: &'a mut [u64],
+    labels: &'a mut [u8],
 }
 
 impl WithSimd for Spread<'_> {
@@ -125,6 +125,8 @@ impl WithSimd for Spread<'_> {
                 *place = self.sheet.fixed(at);
             }
         }
+        let [us, vs] = self.places;
+        self.sheet.sample(us, vs, self.texels, self.labels);
     }
 }
 

@@ -125,18 +125,10 @@ impl Smoke {
         let (dx, dy) = (x - self.source.0, y - self.source.1);
         // Thick near the source and above it, thin everywhere else.
         let plume = 1.0 / (1.0 + 9.0 * dx * dx + 5.0 * (dy + 0.15) * (dy + 0.15));
-        let curl = fractal(
-            self.seed,
-            x * 2.6 + 0.4 * self.drift,
-            y * 2.6 + self.drift * 1.7,
-            3,
-        );
-        let churn = fractal(
-            self.seed ^ 9,
-            x * 5.0 - self.drift * 0.8,
-            y * 5.0 + self.drift * 3.1,
-            2,
-        );
+        let (sideways, up) = (0.4 * self.drift, self.drift * 1.7);
+        let curl = fractal::<3>(self.seed, x * 2.6 + sideways, y * 2.6 + up);
+        let (sideways, up) = (self.drift * 0.8, self.drift * 3.1);
+        let churn = fractal::<2>(self.seed ^ 9, x * 5.0 - sideways, y * 5.0 + up);
         let thick = 0.55 + 0.8 * curl + 0.35 * churn;
         (self.density * (0.25 + plume) * thick.max(0.05)).clamp(0.0, 0.85)
     }

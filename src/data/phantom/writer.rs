@@ -103,11 +103,11 @@ pub fn color_labels(frame: &Frame, palette: &ClassSet) -> Vec<u8> {
     let colors: Vec<[u8; 3]> = (0..=255)
         .map(|id| palette.get(id).map_or([0; 3], |class| class.color))
         .collect();
-    frame
-        .labels
-        .iter()
-        .flat_map(|&id| colors[usize::from(id)])
-        .collect()
+    let mut rgb = vec![0; frame.labels.len() * 3];
+    for (pixel, &id) in rgb.as_chunks_mut().0.iter_mut().zip(&frame.labels) {
+        *pixel = colors[usize::from(id)];
+    }
+    rgb
 }
 
 fn write_png(path: &Path, size: Size, rgb: &[u8]) -> Result<()> {
