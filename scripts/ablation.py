@@ -50,6 +50,7 @@ VARIANTS = {
     "trained: decoder": {"": {"trained": "decoder"}, "model": {"adapters": "none"}},
     "centered": {"model": {"temporal": "centered"}},
     "stride 1": {"clips": {"stride": [1, 1]}, "data": {"frame_interval_ms": 33}},
+    "stride 5": {"clips": {"stride": [5, 5]}, "data": {"frame_interval_ms": 167}},
     "stride 15": {"clips": {"stride": [15, 15]}, "data": {"frame_interval_ms": 500}},
     "single frames": {"clips": {"frames": 1, "stride": [1, 1], "batch": 10}, "model": {"adapters": "none"}},
 }
