@@ -109,29 +109,36 @@ impl Layout {
         offset..offset.saturating_add(bytes)
     }
 
-    /// Maps the memory that holds a plane; the plane begins at the offset returned beside it.
+    /// Maps the planes for reading.
     ///
     /// # Errors
     /// Memory that cannot be mapped.
-    pub fn map<'b>(
-        &self,
-        buffer: &'b gst::BufferRef,
-        pixels: PixelFormat,
-        plane: usize,
-    ) -> Result<(Mapped<'b>, usize)> {
+    pub fn map<'b>(&self, buffer: &'b gst::BufferRef, pixels: PixelFormat) -> Result<Mapped<'b>> {
         let fail = |_| Error::config("buffer", "not mappable", "it has to be readable");
-        let range = self.range(pixels, plane);
+        let mut mapped = Mapped {
+            whole: None,
+            each: [None, None, None],
+            starts: self.offsets,
+        };
         // Planes in memories of their own, as cameras and decoders give them: mapping the whole buffer would merge
-        // them in a copy.
-        if buffer.n_memory() > 1
-            && let Some((memories, skip)) = buffer.find_memory(range.clone())
-            && memories.len() == 1
-        {
-            let map = buffer.peek_memory(memories.start).map_readable();
-            return Ok((Mapped::Memory(map.map_err(fail)?), skip));
+        // them in a copy. It is one or the other: merging frees memories, those that are mapped too.
+        let mut found = [(0, 0); 3];
+        let mut apart = buffer.n_memory() > 1;
+        for (plane, slot) in found.iter_mut().enumerate().take(pixels.planes()) {
+            match buffer.find_memory(self.range(pixels, plane)) {
+                Some((memories, skip)) if memories.len() == 1 => *slot = (memories.start, skip),
+                _ => apart = false,
+            }
         }
-        let map = buffer.map_readable().map_err(fail)?;
-        Ok((Mapped::Buffer(map), range.start))
+        if !apart {
+            mapped.whole = Some(buffer.map_readable().map_err(fail)?);
+            return Ok(mapped);
+        }
+        for (plane, (memory, skip)) in found.into_iter().enumerate().take(pixels.planes()) {
+            mapped.each[plane] = Some(buffer.peek_memory(memory).map_readable().map_err(fail)?);
+            mapped.starts[plane] = skip;
+        }
+        Ok(mapped)
     }
 
     /// Hands the bytes of a plane, from its first to its last, to `write`.
@@ -164,20 +171,21 @@ impl Layout {
     }
 }
 
-/// A readable map of one memory or of a whole buffer.
-pub(crate) enum Mapped<'b> {
-    /// Of one memory.
-    Memory(gst::MemoryMap<'b, gst::memory::Readable>),
-    /// Of all.
-    Buffer(gst::BufferMap<'b, gst::buffer::Readable>),
+/// The planes of a buffer, readable: all in one map, or each in its own.
+pub(crate) struct Mapped<'b> {
+    whole: Option<gst::BufferMap<'b, gst::buffer::Readable>>,
+    each: [Option<gst::MemoryMap<'b, gst::memory::Readable>>; 3],
+    starts: [usize; 3],
 }
 
 impl Mapped<'_> {
-    /// The bytes.
-    pub fn as_slice(&self) -> &[u8] {
-        match self {
-            Mapped::Memory(map) => map.as_slice(),
-            Mapped::Buffer(map) => map.as_slice(),
-        }
+    /// The bytes from the first of a plane on; none where there is no such plane.
+    pub fn plane(&self, plane: usize) -> &[u8] {
+        let bytes = match (&self.whole, &self.each[plane]) {
+            (Some(map), _) => map.as_slice(),
+            (None, Some(map)) => map.as_slice(),
+            (None, None) => &[],
+        };
+        bytes.get(self.starts[plane]..).unwrap_or_default()
     }
 }

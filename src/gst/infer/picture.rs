@@ -4,7 +4,7 @@
 
 use crate::error::{Error, Result};
 use crate::geometry::{Rect, Size};
-use crate::gst::planes::{Layout, Mapped, pixel_format};
+use crate::gst::planes::{Layout, pixel_format};
 use crate::kernels::picture::convert::{ColorSpace, Matrix, Picture, PixelFormat, PlaneRef, Range};
 use gst_video::video_frame::VideoBufferExt;
 use gstreamer as gst;
@@ -84,23 +84,12 @@ impl Format {
         look: impl FnOnce(&Picture<'_>, Rect) -> Result<R>,
     ) -> Result<R> {
         let layout = Layout::of(buffer, &self.info)?;
-        let count = self.pixels.planes();
-        let mut maps: [Option<(Mapped<'_>, usize)>; 3] = [None, None, None];
-        for (plane, slot) in maps.iter_mut().enumerate().take(count) {
-            *slot = Some(layout.map(buffer, self.pixels, plane)?);
-        }
-        let mut planes = [PlaneRef {
-            data: &[],
-            stride_bytes: 0,
-        }; 3];
-        for ((plane, stride_bytes), map) in planes.iter_mut().zip(layout.strides_bytes).zip(&maps) {
-            let data = map.as_ref().and_then(|(map, skip)| map.as_slice().get(*skip..));
-            *plane = PlaneRef {
-                data: data.unwrap_or_default(),
-                stride_bytes,
-            };
-        }
-        let planes = planes.get(..count).unwrap_or_default();
+        let mapped = layout.map(buffer, self.pixels)?;
+        let planes = [0, 1, 2].map(|plane| PlaneRef {
+            data: mapped.plane(plane),
+            stride_bytes: layout.strides_bytes[plane],
+        });
+        let planes = planes.get(..self.pixels.planes()).unwrap_or_default();
         let picture = Picture::new(self.pixels, layout.size, planes, self.colors)?;
         let region = Rect {
             x_px: region.x_px + layout.x_px,
