@@ -9,12 +9,13 @@ PREFIX ?= /usr/local
 MODEL ?= weights/demo.safetensors
 INPUT ?=
 FRAMES ?= 90
+SECONDS ?= 60
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 MASAM := $(TARGET)/release/masam
 PLUGIN := $(TARGET)/release/libmasam.so
 PLUGIN_DIR = $(PREFIX)/lib/$(shell gcc -dumpmachine)/gstreamer-1.0
 
-.PHONY: help setup build plugin cuda cuda-check demo test format lint doc bench bench-live install uninstall clean
+.PHONY: help setup build plugin cuda cuda-check demo test format lint doc fuzz bench bench-live install uninstall clean
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +63,9 @@ lint: setup
 
 doc: setup ## API documentation, target/doc/masam
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --no-deps
+
+fuzz: setup ## Every fuzz target for SECONDS= each (60); needs nightly Rust and cargo-fuzz
+	scripts/fuzz.sh $(SECONDS)
 
 bench: build ## Seconds per clip and per kernel on this machine
 	$(MASAM) bench --config demo

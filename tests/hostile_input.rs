@@ -1,8 +1,15 @@
 //! Strings, pictures and tables from outside, mutated some thousand times from a seed: nothing panics. The same bodies
 //! are cargo-fuzz targets in `fuzz/`. `MASAM_FUZZ_SEED` and `MASAM_FUZZ_CASES` repeat or lengthen a run.
 
+#[path = "hostile/elements.rs"]
+mod elements;
 mod hostile;
 
+use masam::checkpoint::ModelFile;
+use masam::checkpoint::card::{ModelCard, Preprocessing};
+use masam::checkpoint::model_file::Storage;
+use masam::checkpoint::weights::Weights;
+use masam::model::{Decoder, ModelConfig};
 use std::path::{Path, PathBuf};
 
 /// SplitMix64, so that a seed gives the same cases everywhere.
@@ -94,4 +101,61 @@ fn files() {
     cases("class_table", 500, |bytes| hostile::class_table(bytes, &path));
     cases("model_file", 500, |bytes| hostile::model_file(bytes, &path));
     cases("pth", 500, |bytes| hostile::pth(bytes, &path));
+}
+
+/// What the other bodies leave out: the elements themselves.
+#[test]
+fn properties_buffers_and_metas() {
+    cases("elements", 2000, elements::elements);
+}
+
+/// A model as small as a model can be, in the corpus whole and without the length of its header.
+#[test]
+fn a_model_file_is_among_the_seeds() {
+    let config = ModelConfig {
+        name: "least".into(),
+        image_side_px: 1,
+        patch_side_px: 1,
+        encoder_width: 1,
+        encoder_depth: 1,
+        encoder_heads: 1,
+        global_blocks: Vec::new(),
+        partition_side: 1,
+        mlp_ratio: 1,
+        adapter_width: 1,
+        fact_rank: 1,
+        prompt_width: 8,
+        decoder_depth: 1,
+        decoder_heads: 1,
+        decoder_mlp_width: 1,
+        decoder: Decoder::Sam,
+        classes: 1,
+        ..ModelConfig::demo()
+    };
+    let mut weights = Weights::default();
+    for weight in config.weights() {
+        let zeros =
+            candle_core::Tensor::zeros(weight.shape, candle_core::DType::F32, &candle_core::Device::Cpu);
+        weights.insert(weight.name, zeros.unwrap());
+    }
+    let card = ModelCard::new(config, Preprocessing::live()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("least.safetensors");
+    ModelFile { card, weights }.write(&path, Storage::F16).unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/model_file");
+    if std::env::var_os("MASAM_FUZZ_SEEDS").is_some() {
+        let end = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+        let header = String::from_utf8_lossy(&whole[8..end]).trim_end().to_owned();
+        std::fs::write(corpus.join("least"), &whole).unwrap();
+        std::fs::write(
+            corpus.join("least_header"),
+            [header.as_bytes(), &whole[end..]].concat(),
+        )
+        .unwrap();
+    }
+    let path = corpus.join("least");
+    if let Err(error) = ModelFile::read(&path) {
+        panic!("{error}; MASAM_FUZZ_SEEDS=1 writes it anew");
+    }
 }

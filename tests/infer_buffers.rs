@@ -8,6 +8,8 @@ use gstreamer as gst;
 use gstreamer_video as gst_video;
 use masam::geometry::Size;
 use masam::gst::meta::MaskMeta;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use stream_support::{Bench, Fake, Noise, class_of, infer_with, init, rgb_caps};
 
 const FORMATS: [F; 11] = [
@@ -192,6 +194,41 @@ fn planes_in_memories_of_their_own_are_read_where_they_are() {
     bench.push(buffer).unwrap();
     let got = bench.frames().remove(0);
     assert_eq!((class_of(&got), got.n_memory()), (Some(90), 2));
+}
+
+/// Mapping the second plane merges memories; the first, which is mapped by then, must not be one of them.
+#[test]
+fn a_plane_across_memories_does_not_free_the_one_before() {
+    let fake = Fake::new();
+    let bench = bench_of(&fake, &[]);
+    let size = Size {
+        width_px: 16,
+        height_px: 8,
+    };
+    let info = info_of(F::Nv12, size);
+    bench.begin(&info.to_caps().unwrap());
+    let critical = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&critical);
+    gst::glib::log_set_handler(
+        Some("GStreamer"),
+        gst::glib::LogLevels::LEVEL_CRITICAL,
+        false,
+        false,
+        move |_, _, text| {
+            eprintln!("{text}");
+            seen.store(true, Ordering::SeqCst);
+        },
+    );
+    let mut buffer = gst::Buffer::new();
+    {
+        let buffer = buffer.get_mut().unwrap();
+        buffer.append_memory(gst::Memory::from_mut_slice(vec![90_u8; 16 * 8]));
+        buffer.append_memory(gst::Memory::from_mut_slice(vec![128_u8; 16]));
+        buffer.append_memory(gst::Memory::from_mut_slice(vec![128_u8; 16 * 3]));
+    }
+    bench.push(buffer).unwrap();
+    assert_eq!(class_of(&bench.frames()[0]), Some(90));
+    assert!(!critical.load(Ordering::SeqCst), "GStreamer complained");
 }
 
 #[test]
@@ -390,6 +427,34 @@ fn a_region_is_found_in_the_first_frames_and_begins_an_epoch() {
         MaskMeta::from_buffer(&bench.frames()[0]).unwrap().region.width_px,
         80
     );
+}
+
+/// The last row of the second of 486, with which NTSC begins, has no chroma of its own.
+#[test]
+fn interlaced_frames_of_any_height_are_seen() {
+    for format in [F::Nv12, F::I420, F::Yuy2] {
+        for height_px in [2, 6, 7, 486] {
+            let size = Size {
+                width_px: 20,
+                height_px,
+            };
+            let mut caps = info_of(format, size).to_caps().unwrap();
+            caps.get_mut().unwrap().set("interlace-mode", "interleaved");
+            let info = gst_video::VideoInfo::from_caps(&caps).unwrap();
+            for roi in ["none", "auto"] {
+                let fake = Fake::new();
+                let bench = bench_of(&fake, &[("roi", roi)]);
+                bench.begin(&caps);
+                bench.push(gray_of(&info, 100, None, &mut Noise(1))).unwrap();
+                assert_eq!(
+                    class_of(&bench.frames()[0]),
+                    Some(100),
+                    "{format:?} {height_px} {roi}"
+                );
+                assert_eq!(bench.complaints(), Vec::<String>::new());
+            }
+        }
+    }
 }
 
 /// A pool of at most `most` buffers (0: as many as asked for) for frames of `caps`.

@@ -456,3 +456,44 @@ fn the_same_plane_elsewhere_and_another_plane_in_its_place_are_drawn_anew() {
     assert_eq!(probe(&renamed), [235, 16, 109]);
     assert_eq!(probe(&first), [145, 16, 109]);
 }
+
+#[test]
+fn frames_whose_meta_lies_about_their_layout_are_left_alone() {
+    let info = info(VideoFormat::Gray8, FRAME, None);
+    let (width, height) = (FRAME.width_px as usize, FRAME.height_px as usize);
+    let bytes = vec![90_u8; width * height];
+    let lying = |rows: u32, offset: usize, stride: i32| {
+        let mut buffer = gst::Buffer::from_mut_slice(bytes.clone());
+        let writable = buffer.get_mut().unwrap();
+        let flags = gst_video::VideoFrameFlags::empty();
+        let (format, width) = (VideoFormat::Gray8, FRAME.width_px);
+        let made = gst_video::VideoMeta::add_full(writable, flags, format, width, rows, &[offset], &[stride])
+            .is_ok();
+        two_classes().attach(writable);
+        made.then_some(buffer)
+    };
+    let overlay = Overlay::new(&info.to_caps().unwrap(), "");
+    let mut lies = 0;
+    for (rows, offset, stride) in [
+        (121, 1, 161),
+        (121, bytes.len(), 161),
+        (121, 0, 162),
+        (121, 0, i32::MAX),
+        (121, 0, -161),
+        (16_384, 0, 161),
+        (120, 0, 161),
+    ] {
+        let Some(buffer) = lying(rows, offset, stride) else {
+            continue;
+        };
+        lies += 1;
+        assert_eq!(bytes_of(&overlay.push(buffer)), bytes, "{rows} {offset} {stride}");
+    }
+    assert!(lies >= 4, "GStreamer let {lies} lies through");
+    let warnings = overlay.warnings();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("no mask is drawn"), "{warnings:?}");
+    let fine = lying(121, 0, 161).unwrap();
+    assert_ne!(bytes_of(&overlay.push(fine)), bytes);
+    assert_eq!(overlay.warnings(), Vec::<String>::new());
+}

@@ -10,6 +10,7 @@ pub mod infer;
 pub mod mask;
 pub mod meta;
 pub mod overlay;
+pub(crate) mod planes;
 
 /// What `gst-inspect-1.0` and the loader read.
 #[allow(missing_docs, reason = "the items are written by GStreamer's macro")]

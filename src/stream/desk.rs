@@ -2,10 +2,11 @@
 
 use super::batch::BatchPace;
 use super::stats::Recent;
+use super::sync::{Condvar, Mutex, MutexGuard};
 use super::time::Clock;
 use crate::segmenter::{Reply, Request, SegmentError, StreamId};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 /// Most clips in one batch: each takes the memory of a forward pass.
 const BATCH_CLIPS: usize = 8;
@@ -108,6 +109,13 @@ impl Shared {
     /// The desk; it holds plain queues, so a panic elsewhere cannot have left it half changed.
     pub fn desk(&self) -> MutexGuard<'_, Desk> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lane {
+    /// Whether an answer can still come.
+    pub fn is_pending(&self) -> bool {
+        self.busy || !self.commands.is_empty()
     }
 }
 

@@ -58,6 +58,7 @@ pub mod ring;
 pub mod square;
 pub mod stats;
 pub mod supervisor;
+mod sync;
 pub mod time;
 pub mod window;
 pub mod worker;

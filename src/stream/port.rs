@@ -1,8 +1,9 @@
 //! One stream's way to a worker: submit, wait, interrupt.
 
-use super::desk::{Command, Done, Job, Shared};
+use super::desk::{Command, Desk, Done, Job, Shared};
+use super::sync::wait_while;
 use crate::segmenter::{Request, StreamId};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What [`Port::wait`] came back with.
@@ -91,35 +92,26 @@ impl Port {
 
     /// Waits for an answer, at most `within`. Returns [`Wait::Idle`] instead of waiting for what cannot come.
     pub fn wait(&self, within: Duration) -> Wait {
-        let mut desk = self.shared.desk();
-        let mut timed_out = false;
-        loop {
-            let gone = desk.gone;
-            let Some(lane) = desk.lanes.get_mut(&self.stream) else {
-                return Wait::Gone;
-            };
-            if lane.interrupted {
-                return Wait::Interrupted;
-            }
-            if let Some(done) = lane.mailbox.pop_front() {
-                return Wait::Done(done);
-            }
-            if gone {
-                return Wait::Gone;
-            }
-            if !lane.busy && lane.commands.is_empty() {
-                return Wait::Idle;
-            }
-            if timed_out {
-                return Wait::TimedOut;
-            }
-            let waited = self
-                .shared
-                .news
-                .wait_timeout(desk, within)
-                .unwrap_or_else(PoisonError::into_inner);
-            timed_out = waited.1.timed_out();
-            desk = waited.0;
+        let waiting = |desk: &mut Desk| {
+            let lane = desk.lanes.get(&self.stream);
+            lane.is_some_and(|lane| !lane.interrupted && lane.mailbox.is_empty() && lane.is_pending())
+                && !desk.gone
+        };
+        let mut desk = wait_while(&self.shared.news, self.shared.desk(), within, waiting);
+        let gone = desk.gone;
+        let Some(lane) = desk.lanes.get_mut(&self.stream) else {
+            return Wait::Gone;
+        };
+        if lane.interrupted {
+            Wait::Interrupted
+        } else if let Some(done) = lane.mailbox.pop_front() {
+            Wait::Done(done)
+        } else if gone {
+            Wait::Gone
+        } else if lane.is_pending() {
+            Wait::TimedOut
+        } else {
+            Wait::Idle
         }
     }
 

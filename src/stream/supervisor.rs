@@ -4,10 +4,11 @@
 //! itself; with it goes the memory of a model, so after [`MOST_DETACHED`] of them inference stays off.
 
 use super::stats::Recent;
+use super::sync::{Mutex, MutexGuard};
 use super::worker::{Open, Port, Stopped, Worker, WorkerConfig, WorkerStats};
 use crate::error::Result;
 use crate::segmenter::{SegmenterSpec, StreamId};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// Threads left to themselves before inference stays off.

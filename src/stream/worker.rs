@@ -12,12 +12,12 @@
 
 use super::desk::{Desk, Lane, SPENT, Shared, Work};
 use super::keeper::Keeper;
+use super::sync::{Builder, Condvar, JoinHandle, Mutex, channel, wait_while};
 use super::time::Clock;
 use crate::error::{Error, Result};
 use crate::segmenter::{Request, Segmenter, SegmenterSpec, StreamId, panic_message};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 pub use super::desk::{Done, Job, WorkerStats};
@@ -76,7 +76,7 @@ impl Worker {
     /// # Errors
     /// What `open` gave, a panic inside it, or a thread that could not be started.
     pub fn spawn(config: WorkerConfig, open: Open) -> Result<Self> {
-        let (opened, is_open) = std::sync::mpsc::sync_channel(1);
+        let (opened, is_open) = channel();
         let (shared, thread) = start(config, move |keeper| {
             let first = keeper.open(&open);
             let spec = first.map(|segmenter| {
@@ -162,11 +162,7 @@ impl Worker {
             lane.commands.clear();
         }
         self.shared.work.notify_all();
-        let (mut desk, _) = self
-            .shared
-            .news
-            .wait_timeout_while(desk, within, |desk| !desk.gone)
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut desk = wait_while(&self.shared.news, desk, within, |desk| !desk.gone);
         let ended = std::mem::replace(&mut desk.gone, true);
         drop(desk);
         self.shared.news.notify_all();
@@ -207,7 +203,7 @@ fn start(
         clock,
     });
     let theirs = Arc::clone(&shared);
-    let thread = std::thread::Builder::new().name(name).spawn(move || {
+    let thread = Builder::new().name(name).spawn(move || {
         let _gone = Gone(Arc::clone(&theirs));
         if priority == Priority::Lowest {
             lower_priority();

@@ -5,6 +5,7 @@
 
 use masam::checkpoint::ModelFile;
 use masam::checkpoint::pth::PthFile;
+use masam::checkpoint::source;
 use masam::data::class_table;
 use masam::geometry::{ModelSquare, Orientation, Rect, Size};
 use masam::kernels::picture::convert::{ColorSpace, Picture, PixelFormat, PlaneRef, RgbRow};
@@ -15,6 +16,9 @@ use masam::segmenter::Resize;
 use masam::stream::faulty::FaultPlan;
 use masam::stream::{Emit, Squarer};
 use std::path::Path;
+
+#[path = "../pth/archives.rs"]
+mod archives;
 
 /// Property strings: palettes, class lists, regions, prompts, devices, modes.
 pub fn strings(text: &str) {
@@ -76,6 +80,20 @@ pub fn geometry(bytes: &[u8]) {
         width_px: number(10) % 90,
         height_px: number(12) % 90,
     };
+    // Mostly no byte more than the last row takes, so that reading past it shows.
+    let cut = |data, stride_bytes: usize, plane: usize| -> &[u8] {
+        let data: &[u8] = data;
+        let (row_bytes, rows) = format.plane_bytes(plane, size);
+        let needed = rows
+            .saturating_sub(1)
+            .saturating_mul(stride_bytes)
+            .saturating_add(row_bytes);
+        if head[1] & 32 == 0 && plane < format.planes() {
+            data.get(..needed).unwrap_or(data)
+        } else {
+            data
+        }
+    };
     let planes: Vec<PlaneRef> = (0..3)
         .map(|plane| {
             let offset = usize::from(head[14 + plane]) * 3;
@@ -84,7 +102,7 @@ pub fn geometry(bytes: &[u8]) {
                 _ => usize::MAX / (1 + usize::from(head[17 + plane])),
             };
             PlaneRef {
-                data: pixels.get(offset..).unwrap_or_default(),
+                data: cut(pixels.get(offset..).unwrap_or_default(), stride_bytes, plane),
                 stride_bytes,
             }
         })
@@ -103,7 +121,11 @@ pub fn geometry(bytes: &[u8]) {
             fits,
             "{format:?} {size:?} {region:?}"
         );
-        let _ = squarer.square(&picture.field(head[1] & 16 != 0), region);
+        let field = picture.field(head[1] & 16 != 0);
+        let last = field.size().height_px - 1;
+        field.read_row(last, 0, size.width_px, &mut row);
+        let _ = squarer.square(&field, region);
+        let _ = squarer.square(&field, field.size().rect());
     }
 }
 
@@ -114,16 +136,30 @@ pub fn class_table(bytes: &[u8], path: &Path) {
     let _ = class_table::union(&[path.to_owned()]);
 }
 
-/// A model file.
+/// A model file. Bytes that begin with a brace are a header up to their last brace and then the weights: the header's
+/// length is put in front, which mutations seldom get right.
 pub fn model_file(bytes: &[u8], path: &Path) {
-    std::fs::write(path, bytes).expect("a place for the file");
+    let end = bytes.iter().rposition(|&byte| byte == b'}');
+    let file = match end.filter(|_| bytes.starts_with(b"{")) {
+        Some(end) => [&(end as u64 + 1).to_le_bytes(), bytes].concat(),
+        None => bytes.to_vec(),
+    };
+    std::fs::write(path, file).expect("a place for the file");
     let _ = ModelFile::read_card(path);
     let _ = ModelFile::read(path);
+    let _ = source::read(path);
 }
 
-/// A checkpoint of PyTorch's.
+/// Lengths of the storages of tests/fixtures/pth/views.pth.
+const STORAGES_BYTES: [usize; 8] = [96, 8, 160, 96, 48, 4, 12, 16];
+
+/// A checkpoint of PyTorch's. Bytes that begin as a pickle are the `data.pkl` of an archive that is in order.
 pub fn pth(bytes: &[u8], path: &Path) {
-    std::fs::write(path, bytes).expect("a place for the file");
+    let file = match bytes.starts_with(b"\x80") {
+        true => archives::checkpoint(bytes, &STORAGES_BYTES.map(|length| &[0; 160][..length])),
+        false => bytes.to_vec(),
+    };
+    std::fs::write(path, file).expect("a place for the file");
     let Ok(file) = PthFile::open(path) else { return };
     let small = file
         .tensors()

@@ -49,7 +49,7 @@ impl Infer {
 pub(crate) fn caps() -> gst::Caps {
     let side = 1..=MAX_FRAME_SIDE_PX as i32;
     gst_video::VideoCapsBuilder::new()
-        .format_list(picture::FORMATS)
+        .format_list(crate::gst::planes::FORMATS)
         .width_range(side.clone())
         .height_range(side)
         .build()

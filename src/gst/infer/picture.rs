@@ -1,10 +1,10 @@
 //! From a buffer to a [`Picture`]: planes, strides, crop and fields as GStreamer's metas and caps say.
 //!
-//! Memory is mapped plane by plane, and every offset is checked against what was mapped: a buffer that is smaller
-//! than its caps or its meta claim is an error here, not a fault.
+//! A buffer that is smaller than its caps or its meta claim is an error here, not a fault.
 
 use crate::error::{Error, Result};
 use crate::geometry::{Rect, Size};
+use crate::gst::planes::{Layout, pixel_format};
 use crate::kernels::picture::convert::{ColorSpace, Matrix, Picture, PixelFormat, PlaneRef, Range};
 use gst_video::video_frame::VideoBufferExt;
 use gstreamer as gst;
@@ -83,24 +83,13 @@ impl Format {
         region: Rect,
         look: impl FnOnce(&Picture<'_>, Rect) -> Result<R>,
     ) -> Result<R> {
-        let layout = Layout::of(buffer, self)?;
-        let count = self.pixels.planes();
-        let mut maps: [Option<(Mapped<'_>, usize)>; 3] = [None, None, None];
-        for (plane, slot) in maps.iter_mut().enumerate().take(count) {
-            *slot = Some(layout.map(buffer, self.pixels, plane)?);
-        }
-        let mut planes = [PlaneRef {
-            data: &[],
-            stride_bytes: 0,
-        }; 3];
-        for ((plane, stride_bytes), map) in planes.iter_mut().zip(layout.strides).zip(&maps) {
-            let data = map.as_ref().and_then(|(map, skip)| map.as_slice().get(*skip..));
-            *plane = PlaneRef {
-                data: data.unwrap_or_default(),
-                stride_bytes,
-            };
-        }
-        let planes = planes.get(..count).unwrap_or_default();
+        let layout = Layout::of(buffer, &self.info)?;
+        let mapped = layout.map(buffer, self.pixels)?;
+        let planes = [0, 1, 2].map(|plane| PlaneRef {
+            data: mapped.plane(plane),
+            stride_bytes: layout.strides_bytes[plane],
+        });
+        let planes = planes.get(..self.pixels.planes()).unwrap_or_default();
         let picture = Picture::new(self.pixels, layout.size, planes, self.colors)?;
         let region = Rect {
             x_px: region.x_px + layout.x_px,
@@ -133,132 +122,6 @@ fn field_region(region: Rect, field: Size) -> Rect {
         height_px,
         ..region
     }
-}
-
-/// Where the planes of a buffer lie.
-struct Layout {
-    /// Size of the picture in memory: larger than the frame where a crop meta says so.
-    size: Size,
-    /// Where the frame begins in it.
-    x_px: u32,
-    y_px: u32,
-    offsets: [usize; 3],
-    strides: [usize; 3],
-}
-
-impl Layout {
-    fn of(buffer: &gst::BufferRef, format: &Format) -> Result<Self> {
-        let mut layout = match buffer.meta::<gst_video::VideoMeta>() {
-            Some(meta) => {
-                if meta.format() != format.info.format() {
-                    let bound = format!("the caps say {}", format.info.format());
-                    return Err(Error::config("format of the video meta", meta.format(), bound));
-                }
-                let size = Size::checked(meta.width(), meta.height())?;
-                Self::new(size, meta.offset(), meta.stride())?
-            }
-            None => Self::new(format.size, format.info.offset(), format.info.stride())?,
-        };
-        if let Some(crop) = buffer.meta::<gst_video::VideoCropMeta>() {
-            (layout.x_px, layout.y_px, _, _) = crop.rect();
-        }
-        let frame = Rect {
-            x_px: layout.x_px,
-            y_px: layout.y_px,
-            ..format.size.rect()
-        };
-        if !frame.fits(layout.size) {
-            let bound = format!("the caps say {}x{}", format.size.width_px, format.size.height_px);
-            let found = format!("{}x{}, {frame:?}", layout.size.width_px, layout.size.height_px);
-            return Err(Error::config("picture of the video meta", found, bound));
-        }
-        Ok(layout)
-    }
-
-    fn new(size: Size, offsets: &[usize], strides: &[i32]) -> Result<Self> {
-        let mut layout = Self {
-            size,
-            x_px: 0,
-            y_px: 0,
-            offsets: [0; 3],
-            strides: [0; 3],
-        };
-        for (slot, &offset) in layout.offsets.iter_mut().zip(offsets) {
-            *slot = offset;
-        }
-        for (slot, &stride) in layout.strides.iter_mut().zip(strides) {
-            *slot = usize::try_from(stride)
-                .map_err(|_| Error::config("stride", stride, "pictures stored bottom up are not taken"))?;
-        }
-        Ok(layout)
-    }
-
-    /// Maps the memory that holds a plane; the plane begins at the offset returned beside it.
-    fn map<'b>(
-        &self,
-        buffer: &'b gst::BufferRef,
-        pixels: PixelFormat,
-        plane: usize,
-    ) -> Result<(Mapped<'b>, usize)> {
-        let offset = self.offsets[plane];
-        if buffer.n_memory() > 1 {
-            // Planes in memories of their own, as cameras and decoders give them: mapping the whole buffer would
-            // merge them in a copy.
-            let (row_bytes, rows) = pixels.plane_bytes(plane, self.size);
-            let bytes = (rows - 1)
-                .saturating_mul(self.strides[plane])
-                .saturating_add(row_bytes);
-            let range = offset..offset.saturating_add(bytes);
-            if let Some((memories, skip)) = buffer.find_memory(range)
-                && memories.len() == 1
-            {
-                let map = buffer.peek_memory(memories.start).map_readable();
-                let map =
-                    map.map_err(|_| Error::config("buffer", "not mappable", "it has to be readable"))?;
-                return Ok((Mapped::Memory(map), skip));
-            }
-        }
-        let map = buffer.map_readable();
-        let map = map.map_err(|_| Error::config("buffer", "not mappable", "it has to be readable"))?;
-        Ok((Mapped::Buffer(map), offset))
-    }
-}
-
-/// A readable map of one memory or of a whole buffer.
-enum Mapped<'b> {
-    Memory(gst::MemoryMap<'b, gst::memory::Readable>),
-    Buffer(gst::BufferMap<'b, gst::buffer::Readable>),
-}
-
-impl Mapped<'_> {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Mapped::Memory(map) => map.as_slice(),
-            Mapped::Buffer(map) => map.as_slice(),
-        }
-    }
-}
-
-/// GStreamer's formats that we take.
-pub(super) const FORMATS: [gst_video::VideoFormat; 11] = [
-    gst_video::VideoFormat::Nv12,
-    gst_video::VideoFormat::I420,
-    gst_video::VideoFormat::Yuy2,
-    gst_video::VideoFormat::Uyvy,
-    gst_video::VideoFormat::Rgb,
-    gst_video::VideoFormat::Bgr,
-    gst_video::VideoFormat::Rgba,
-    gst_video::VideoFormat::Bgra,
-    gst_video::VideoFormat::Rgbx,
-    gst_video::VideoFormat::Bgrx,
-    gst_video::VideoFormat::Gray8,
-];
-
-fn pixel_format(format: gst_video::VideoFormat) -> Option<PixelFormat> {
-    FORMATS
-        .iter()
-        .position(|&f| f == format)
-        .and_then(|index| PixelFormat::ALL.get(index).copied())
 }
 
 /// GStreamer fills in a default by format and size where caps say nothing.

@@ -1,18 +1,20 @@
 //! The element's GObject side.
 
-use super::layout::{FORMATS, layout_of, video_caps};
+use super::layout::{layout_of, video_caps};
 use super::painter::Painter;
 use super::settings::{Settings, Style};
 use crate::geometry::Size;
 use crate::gst::meta::MaskView;
+use crate::gst::planes::{FORMATS, Layout, pixel_format};
+use crate::kernels::picture::convert::PixelFormat;
+use crate::{Error, Result};
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
+use gst_base::prelude::*;
 use gst_base::subclass::BaseTransformMode;
 use gst_base::subclass::base_transform::GenerateOutputSuccess;
 use gst_base::subclass::prelude::*;
-use gst_video::VideoFrameRef;
-use gst_video::prelude::*;
 use gstreamer as gst;
 use gstreamer_base as gst_base;
 use gstreamer_video as gst_video;
@@ -33,6 +35,7 @@ const EXAMPLE: &str = "gst-launch-1.0 filesrc location=in.mp4 ! decodebin ! vide
 /// What exists only while caps are known.
 struct State {
     info: gst_video::VideoInfo,
+    pixels: PixelFormat,
     painter: Painter,
     /// Settings that `painter` has seen.
     generation: u64,
@@ -94,19 +97,16 @@ impl MasamOverlay {
     }
 
     /// Draws what was prepared.
-    fn paint(&self, state: &State, buffer: &mut gst::BufferRef) -> Result<(), String> {
-        let mut frame = VideoFrameRef::from_buffer_ref_writable(buffer, &state.info)
-            .map_err(|error| format!("cannot map a frame for writing: {error}"))?;
+    fn paint(&self, state: &State, buffer: &mut gst::BufferRef) -> Result<()> {
+        let layout = Layout::of(buffer, &state.info)?;
+        if (layout.x_px, layout.y_px) != (0, 0) {
+            let found = format!("at {}, {}", layout.x_px, layout.y_px);
+            return Err(Error::config("crop meta", found, "frames have to begin at 0, 0"));
+        }
         for (pass, plane) in state.painter.planes() {
-            let stride = frame
-                .plane_stride()
-                .get(plane)
-                .and_then(|&stride| usize::try_from(stride).ok());
-            let stride = stride.ok_or_else(|| format!("plane {plane} of a frame has a negative stride"))?;
-            let bytes = frame
-                .plane_data_mut(plane as u32)
-                .map_err(|error| format!("plane {plane}: {error}"))?;
-            state.painter.draw(pass, bytes, stride);
+            layout.write(buffer, state.pixels, plane, |bytes| {
+                state.painter.draw(pass, bytes, layout.strides_bytes[plane]);
+            })?;
         }
         Ok(())
     }
@@ -266,10 +266,13 @@ impl BaseTransformImpl for MasamOverlay {
             .map_err(|error| gst::loggable_error!(CAT, "cannot read caps {incaps}: {error}"))?;
         let layout = layout_of(&info)
             .map_err(|error| gst::loggable_error!(CAT, "cannot draw on {incaps}: {error}"))?;
+        let pixels = pixel_format(info.format())
+            .ok_or_else(|| gst::loggable_error!(CAT, "cannot draw on {incaps}"))?;
         let wishes = self.wishes();
         let painter = Painter::new(layout, wishes.settings.clone());
         *self.state() = Some(State {
             info,
+            pixels,
             painter,
             generation: wishes.generation,
             unpaintable: false,

@@ -10,21 +10,6 @@ use gst_video::{VideoColorMatrix, VideoColorRange, VideoFormat, VideoInfo, Video
 use gstreamer as gst;
 use gstreamer_video as gst_video;
 
-/// Formats that can be drawn on.
-pub(crate) const FORMATS: [VideoFormat; 11] = [
-    VideoFormat::Nv12,
-    VideoFormat::I420,
-    VideoFormat::Yuy2,
-    VideoFormat::Uyvy,
-    VideoFormat::Rgb,
-    VideoFormat::Bgr,
-    VideoFormat::Rgba,
-    VideoFormat::Bgra,
-    VideoFormat::Rgbx,
-    VideoFormat::Bgrx,
-    VideoFormat::Gray8,
-];
-
 /// Frames of these formats, of any size that [`Size::checked`] allows.
 pub(crate) fn video_caps(formats: impl IntoIterator<Item = VideoFormat>) -> gst::Caps {
     let side_px = 1..=MAX_FRAME_SIDE_PX as i32;
@@ -38,7 +23,7 @@ const HD_HEIGHT_PX: u32 = 720;
 /// The layout of frames described by `info`.
 ///
 /// # Errors
-/// A format that is not one of [`FORMATS`], or a size beyond [`Size::checked`].
+/// A format that is not one of [`crate::gst::planes::FORMATS`], or a size beyond [`Size::checked`].
 pub(crate) fn layout_of(info: &VideoInfo) -> Result<FrameLayout> {
     let size = Size::checked(info.width(), info.height())?;
     let passes = match info.format() {

@@ -183,6 +183,9 @@ pub struct Picture<'a> {
     format: PixelFormat,
     size: Size,
     planes: [PlaneRef<'a>; 3],
+    /// Rows of the planes of chroma alone: one less than half the rows, rounded up, in the second field of a picture
+    /// of 486 rows.
+    chroma_rows: usize,
     factors: Factors,
     range: Range,
 }
@@ -249,6 +252,7 @@ impl<'a> Picture<'a> {
             format,
             size,
             planes: taken,
+            chroma_rows: format.plane_bytes(1, size).1,
             factors: factors(colors),
             range: colors.range,
         })
@@ -278,25 +282,21 @@ impl<'a> Picture<'a> {
         if self.size.height_px < 2 {
             return *self;
         }
-        let rows = if second {
-            self.size.height_px / 2
-        } else {
-            self.size.height_px.div_ceil(2)
+        let half = |rows: usize| if second { rows / 2 } else { rows.div_ceil(2) };
+        let [first, others @ ..] = self.planes;
+        // A single row of chroma serves both fields.
+        let (others, chroma_rows) = match self.chroma_rows {
+            1 => (others, 1),
+            rows => (others.map(|plane| plane.field(second)), half(rows)),
         };
-        let mut planes = self.planes;
-        for (index, plane) in planes.iter_mut().enumerate().take(self.format.planes()) {
-            let (_, plane_rows) = self.format.plane_bytes(index, self.size);
-            // A single row of chroma serves both fields.
-            if plane_rows > 1 {
-                *plane = plane.field(second);
-            }
-        }
+        let [u, v] = others;
         Self {
             size: Size {
-                height_px: rows,
+                height_px: half(self.size.height_px as usize) as u32,
                 ..self.size
             },
-            planes,
+            planes: [first.field(second), u, v],
+            chroma_rows,
             ..*self
         }
     }
@@ -330,10 +330,14 @@ impl<'a> Picture<'a> {
         &plane.data[y * plane.stride_bytes..]
     }
 
+    /// The last row of the planes of chroma alone: it serves what is left.
+    pub(super) fn last_chroma_row(&self) -> usize {
+        self.chroma_rows - 1
+    }
+
     /// Row of chroma that serves row `y`.
     fn chroma_row(&self, plane: usize, y: usize) -> &'a [u8] {
-        let (_, rows) = self.format.plane_bytes(plane, self.size);
-        self.row(plane, (y / 2).min(rows - 1))
+        self.row(plane, (y / 2).min(self.last_chroma_row()))
     }
 
     fn read_packed<const BYTES: usize>(

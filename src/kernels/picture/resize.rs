@@ -144,6 +144,10 @@ impl AreaResizer {
         let (x, y) = (region.x_px as usize, region.y_px as usize);
         let [plane, second, third] = picture.planes();
         let factors = picture.factors();
+        let last_row = match picture.format() {
+            PixelFormat::Nv12 | PixelFormat::I420 => picture.last_chroma_row(),
+            _ => usize::MAX,
+        };
         let rows = &self.rows.pixels;
         let row_pairs = self.rows.pairs_from(region.y_px);
         let luma = [&mut self.sums.luma];
@@ -156,24 +160,59 @@ impl AreaResizer {
                 down.sum(
                     row_pairs,
                     y / 2,
-                    PairedChroma::<2, 0, 1> { plane, x, factors },
+                    PairedChroma::<2, 0, 1> {
+                        plane,
+                        last_row,
+                        x,
+                        factors,
+                    },
                     colors,
                 );
             }
             PixelFormat::I420 => {
                 down.sum(rows, y, Luma::<1, 0> { plane, x, factors }, luma);
                 let (planes, x) = ([second, third], x / 2);
-                down.sum(row_pairs, y / 2, PlanarChroma { planes, x, factors }, colors);
+                down.sum(
+                    row_pairs,
+                    y / 2,
+                    PlanarChroma {
+                        planes,
+                        last_row,
+                        x,
+                        factors,
+                    },
+                    colors,
+                );
             }
             PixelFormat::Yuy2 => {
                 down.sum(rows, y, Luma::<2, 0> { plane, x, factors }, luma);
                 let x = x / 2;
-                down.sum(rows, y, PairedChroma::<4, 1, 3> { plane, x, factors }, colors);
+                down.sum(
+                    rows,
+                    y,
+                    PairedChroma::<4, 1, 3> {
+                        plane,
+                        last_row,
+                        x,
+                        factors,
+                    },
+                    colors,
+                );
             }
             PixelFormat::Uyvy => {
                 down.sum(rows, y, Luma::<2, 1> { plane, x, factors }, luma);
                 let x = x / 2;
-                down.sum(rows, y, PairedChroma::<4, 0, 2> { plane, x, factors }, colors);
+                down.sum(
+                    rows,
+                    y,
+                    PairedChroma::<4, 0, 2> {
+                        plane,
+                        last_row,
+                        x,
+                        factors,
+                    },
+                    colors,
+                );
             }
             PixelFormat::Gray8 => down.sum(rows, y, Gray(Luma { plane, x, factors }), luma),
             PixelFormat::Rgb => down.sum(rows, y, Pixels::<3, 0, 2> { plane, x }, colors),

@@ -237,3 +237,80 @@ fn one_resizer_serves_all_formats_and_places() {
         }
     }
 }
+
+/// A field is as a picture of its own rows. Where those of the chroma run out, as in the second field of 486 rows, the
+/// last serves what is left.
+#[test]
+fn fields_are_pictures_of_every_second_row() {
+    let mut noise = Noise(5);
+    for (format, height_px) in [
+        PixelFormat::Nv12,
+        PixelFormat::I420,
+        PixelFormat::Yuy2,
+        PixelFormat::Rgb,
+    ]
+    .into_iter()
+    .flat_map(|format| (2..=14).map(move |height| (format, height)))
+    {
+        let mut whole = Case::new(&mut noise, format, 60, 120);
+        let size = Size {
+            width_px: 9,
+            height_px,
+        };
+        whole.size = size;
+        whole.planes = (0..format.planes())
+            .map(|plane| {
+                let (row, rows) = format.plane_bytes(plane, size);
+                (
+                    (0..row * rows).map(|_| (60 + noise.next(120)) as u8).collect(),
+                    row,
+                )
+            })
+            .collect();
+        for second in [false, true] {
+            let field = whole.picture().field(second);
+            let start = usize::from(second);
+            let planes: Vec<(Vec<u8>, usize)> = (0..format.planes())
+                .map(|plane| {
+                    let (bytes, stride) = &whole.planes[plane];
+                    let rows: Vec<&[u8]> = bytes.chunks(*stride).collect();
+                    let own: Vec<&&[u8]> = match rows.len() {
+                        1 => rows.iter().collect(),
+                        _ => rows.iter().skip(start).step_by(2).collect(),
+                    };
+                    let (_, wanted) = format.plane_bytes(plane, field.size());
+                    let taken = (0..wanted).flat_map(|row| own[row.min(own.len() - 1)].to_vec());
+                    (taken.collect(), *stride)
+                })
+                .collect();
+            let alone = Case {
+                size: field.size(),
+                region: field.size().rect(),
+                planes,
+                ..Case::new(&mut noise, format, 60, 120)
+            };
+            let alone = Case {
+                colors: whole.colors,
+                ..alone
+            };
+            let (mut row, mut wanted) = (RgbRow::default(), RgbRow::default());
+            for y in 0..field.size().height_px {
+                field.read_row(y, 0, 9, &mut row);
+                alone.picture().read_row(y, 0, 9, &mut wanted);
+                let (got, wanted) = (
+                    [&row.red, &row.green, &row.blue],
+                    [&wanted.red, &wanted.green, &wanted.blue],
+                );
+                assert_eq!(got, wanted, "{format:?} {height_px} {second} {y}");
+            }
+            let mut resizer = AreaResizer::new(field.size(), 5).unwrap();
+            let mut squares = [vec![0; 75], vec![0; 75]];
+            for (picture, square) in [field, alone.picture()].iter().zip(&mut squares) {
+                resizer
+                    .resize(picture, alone.region, Orientation::Upright, square)
+                    .unwrap();
+            }
+            assert_eq!(squares[0], squares[1], "{format:?} {height_px} {second}");
+        }
+    }
+}

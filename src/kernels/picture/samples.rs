@@ -67,6 +67,8 @@ impl<'a> Lines<1> for Gray<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PairedChroma<'a, const STEP: usize, const U: usize, const V: usize> {
     pub plane: PlaneRef<'a>,
+    /// Rows after it are as this one.
+    pub last_row: usize,
     /// First pair.
     pub x: usize,
     pub factors: Factors,
@@ -77,7 +79,7 @@ impl<'a, const STEP: usize, const U: usize, const V: usize> Lines<3> for PairedC
 
     #[inline(always)]
     fn row(self, y: usize, count: usize) -> Self::Row {
-        samples(self.plane, y, self.x, count)
+        samples(self.plane, y.min(self.last_row), self.x, count)
     }
 
     #[inline(always)]
@@ -90,6 +92,8 @@ impl<'a, const STEP: usize, const U: usize, const V: usize> Lines<3> for PairedC
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PlanarChroma<'a> {
     pub planes: [PlaneRef<'a>; 2],
+    /// Rows after it are as this one.
+    pub last_row: usize,
     /// First sample.
     pub x: usize,
     pub factors: Factors,
@@ -100,6 +104,7 @@ impl<'a> Lines<3> for PlanarChroma<'a> {
 
     #[inline(always)]
     fn row(self, y: usize, count: usize) -> Self::Row {
+        let y = y.min(self.last_row);
         self.planes.map(|plane| samples(plane, y, self.x, count))
     }
 

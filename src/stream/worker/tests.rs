@@ -158,6 +158,31 @@ fn an_interrupt_wakes_a_waiter_while_a_clip_is_under_way() {
 }
 
 #[test]
+fn news_for_others_does_not_prolong_a_wait() {
+    let (open, begun, leave) = gated_open();
+    let worker = Worker::spawn(config(), open).unwrap();
+    let (port, other) = (worker.port(unique_stream()), worker.port(unique_stream()));
+    port.submit(job(&port, 0, 1));
+    begun.recv().unwrap();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let waited = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let begun = Instant::now();
+            while !over.load(Ordering::SeqCst) && begun.elapsed() < LONG {
+                other.interrupt(); // wakes all who wait
+                std::thread::yield_now();
+            }
+        });
+        let begun = Instant::now();
+        assert_eq!(port.wait(Duration::from_millis(200)), Wait::TimedOut);
+        over.store(true, Ordering::SeqCst);
+        begun.elapsed()
+    });
+    assert!(waited < LONG / 2, "{waited:?}");
+    leave.send(()).unwrap();
+}
+
+#[test]
 fn the_latest_clip_takes_the_place_of_one_that_waits() {
     let (open, begun, leave) = gated_open();
     let worker = Worker::spawn(config(), open).unwrap();
