@@ -103,6 +103,17 @@ fn files() {
     cases("pth", 500, |bytes| hostile::pth(bytes, &path));
 }
 
+/// Reading a pipe would wait for ever.
+#[test]
+fn a_table_that_is_a_pipe_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("labels.json");
+    let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+    assert!(made.success());
+    let error = masam::data::class_table::read(&path).unwrap_err().to_string();
+    assert!(error.contains("not a regular file, but a pipe"), "{error}");
+}
+
 /// What the other bodies leave out: the elements themselves.
 #[test]
 fn properties_buffers_and_metas() {

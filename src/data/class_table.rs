@@ -6,12 +6,12 @@
 //! means the twelve classes of [`ClassSet::endovis_2018`] in their fixed order, whatever ids it states.
 
 use super::note::Note;
+use crate::checkpoint::regular_file;
 use crate::error::{Error, Result};
 use crate::labels::{Class, ClassSet, MAX_CLASSES};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Largest JSON file that is read; real ones have 2 kB.
@@ -32,18 +32,10 @@ pub struct Entry {
 /// Reads a JSON file of at most 1 MiB.
 ///
 /// # Errors
-/// A file that cannot be read, is larger, or is no JSON.
+/// A file that cannot be read, is a pipe or a device, is larger, or is no JSON.
 pub(super) fn read_json(path: &Path) -> Result<Value> {
-    let fail = |cause: &dyn std::fmt::Display| Error::file(path, cause);
-    let file = std::fs::File::open(path).map_err(|cause| fail(&cause))?;
-    let mut text = String::new();
-    let read = file.take(MAX_TABLE_BYTES + 1).read_to_string(&mut text);
-    if read.map_err(|cause| fail(&cause))? as u64 > MAX_TABLE_BYTES {
-        return Err(fail(&format!(
-            "it is larger than {MAX_TABLE_BYTES} bytes, too much for a table of classes"
-        )));
-    }
-    serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|cause| fail(&cause))
+    let text = regular_file::read_text(path, MAX_TABLE_BYTES)?;
+    serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|cause| Error::file(path, cause))
 }
 
 /// Reads a table of either schema: each class with its id and colour.
