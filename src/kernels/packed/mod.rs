@@ -153,7 +153,7 @@ impl<N: Number> Panels<N> {
         let width = self.lanes * VECTORS;
         let first = output / width * width;
         let pitch = self.pitch(first);
-        let start = first * self.inputs.next_multiple_of(N::DEPTH) + (output - first) * N::DEPTH;
+        let start = self.place(first, 0) + (output - first) * N::DEPTH;
         (start, pitch)
     }
 

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Rows of a task where there are plenty: enough to use a panel of weights often, few enough for a core's cache.
@@ -140,8 +140,8 @@ const PATIENCE: Duration = Duration::from_micros(200);
 /// small task takes.
 pub(super) fn attended<R>(work: impl FnOnce() -> R) -> R {
     /// Sets the flag however `work` ends.
-    struct Over<'a>(&'a AtomicBool);
-    impl Drop for Over<'_> {
+    struct Over(Arc<AtomicBool>);
+    impl Drop for Over {
         fn drop(&mut self) {
             self.0.store(true, Ordering::Release);
         }
@@ -149,16 +149,15 @@ pub(super) fn attended<R>(work: impl FnOnce() -> R) -> R {
     let Some(own) = rayon::current_thread_index() else {
         return work();
     };
-    let over = AtomicBool::new(false);
-    rayon::in_place_scope(|scope| {
-        scope.spawn_broadcast(|_, thread| {
-            if thread.index() != own {
-                attend(&over);
-            }
-        });
-        let _over = Over(&over);
-        work()
-    })
+    let over = Over(Arc::new(AtomicBool::new(false)));
+    let theirs = Arc::clone(&over.0);
+    // Nobody waits for these: a thread that the system keeps from running finds that all is over when it comes.
+    rayon::spawn_broadcast(move |thread| {
+        if thread.index() != own {
+            attend(&theirs);
+        }
+    });
+    work()
 }
 
 /// Takes on tasks until it is over, or until there have been none for a while.
