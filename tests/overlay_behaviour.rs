@@ -497,3 +497,38 @@ fn frames_whose_meta_lies_about_their_layout_are_left_alone() {
     assert_ne!(bytes_of(&overlay.push(fine)), bytes);
     assert_eq!(overlay.warnings(), Vec::<String>::new());
 }
+
+/// Brightness without its colour would be half a mask.
+#[test]
+fn a_frame_is_drawn_on_in_all_its_planes_or_in_none() {
+    let info = info(VideoFormat::Nv12, FRAME, None);
+    let bytes = vec![90_u8; info.size()];
+    let at = |chroma: usize| {
+        let mut buffer = gst::Buffer::from_mut_slice(bytes.clone());
+        let writable = buffer.get_mut().unwrap();
+        let flags = gst_video::VideoFrameFlags::empty();
+        let (width, height) = (FRAME.width_px, FRAME.height_px);
+        let offsets = [0, chroma];
+        gst_video::VideoMeta::add_full(
+            writable,
+            flags,
+            VideoFormat::Nv12,
+            width,
+            height,
+            &offsets,
+            info.stride(),
+        )
+        .unwrap();
+        two_classes().attach(writable);
+        buffer
+    };
+    let overlay = Overlay::new(&info.to_caps().unwrap(), "");
+    assert_ne!(bytes_of(&overlay.push(at(info.offset()[1]))), bytes);
+    assert_eq!(overlay.warnings(), Vec::<String>::new());
+    assert_eq!(bytes_of(&overlay.push(at(bytes.len() - 1))), bytes);
+    let warnings = overlay.warnings();
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("no mask is drawn"),
+        "{warnings:?}"
+    );
+}

@@ -141,6 +141,19 @@ impl Layout {
         Ok(mapped)
     }
 
+    /// Whether `buffer` holds all planes.
+    ///
+    /// # Errors
+    /// The first plane that it does not hold.
+    pub fn check(&self, buffer: &gst::BufferRef, pixels: PixelFormat) -> Result<()> {
+        let held = buffer.size();
+        let mut ranges = (0..pixels.planes()).map(|plane| (plane, self.range(pixels, plane)));
+        match ranges.find(|(_, range)| range.end > held) {
+            Some((plane, range)) => Err(outside(plane, &range, held)),
+            None => Ok(()),
+        }
+    }
+
     /// Hands the bytes of a plane, from its first to its last, to `write`.
     ///
     /// # Errors
@@ -162,13 +175,14 @@ impl Layout {
         };
         let held = map.len();
         let bytes = map.get_mut(start..start.saturating_add(range.len()));
-        let bytes = bytes.ok_or_else(|| {
-            let bound = format!("there are {held} from there on and before");
-            Error::config("plane", format!("{plane}, bytes {range:?}"), bound)
-        })?;
-        write(bytes);
+        write(bytes.ok_or_else(|| outside(plane, &range, held))?);
         Ok(())
     }
+}
+
+fn outside(plane: usize, range: &Range<usize>, held_bytes: usize) -> Error {
+    let bound = format!("there are {held_bytes}");
+    Error::config("plane", format!("{plane}, bytes {range:?}"), bound)
 }
 
 /// The planes of a buffer, readable: all in one map, or each in its own.

@@ -103,6 +103,8 @@ impl MasamOverlay {
             let found = format!("at {}, {}", layout.x_px, layout.y_px);
             return Err(Error::config("crop meta", found, "frames have to begin at 0, 0"));
         }
+        // Before the first plane is drawn on: brightness without its colour would be half a mask.
+        layout.check(buffer, state.pixels)?;
         for (pass, plane) in state.painter.planes() {
             layout.write(buffer, state.pixels, plane, |bytes| {
                 state.painter.draw(pass, bytes, layout.strides_bytes[plane]);
