@@ -34,6 +34,17 @@ fn bench_of(fake: &Fake, properties: &[(&str, &str)]) -> Bench {
     Bench::new(element, false)
 }
 
+/// A bench that frames of 16x8 are coming to.
+fn begun_nv12_bench(fake: &Fake) -> Bench {
+    let bench = bench_of(fake, &[]);
+    let size = Size {
+        width_px: 16,
+        height_px: 8,
+    };
+    bench.begin(&info_of(F::Nv12, size).to_caps().unwrap());
+    bench
+}
+
 /// Full-range info, so that luma is gray.
 fn info_of(format: F, size: Size) -> gst_video::VideoInfo {
     let yuv = matches!(format, F::Nv12 | F::I420 | F::Yuy2 | F::Uyvy);
@@ -178,13 +189,7 @@ fn frames_of_7680x4320_pass_unchanged_and_uncopied() {
 #[test]
 fn planes_in_memories_of_their_own_are_read_where_they_are() {
     let fake = Fake::new();
-    let bench = bench_of(&fake, &[]);
-    let size = Size {
-        width_px: 16,
-        height_px: 8,
-    };
-    let info = info_of(F::Nv12, size);
-    bench.begin(&info.to_caps().unwrap());
+    let bench = begun_nv12_bench(&fake);
     let mut buffer = gst::Buffer::new();
     {
         let buffer = buffer.get_mut().unwrap();
@@ -200,13 +205,7 @@ fn planes_in_memories_of_their_own_are_read_where_they_are() {
 #[test]
 fn a_plane_across_memories_does_not_free_the_one_before() {
     let fake = Fake::new();
-    let bench = bench_of(&fake, &[]);
-    let size = Size {
-        width_px: 16,
-        height_px: 8,
-    };
-    let info = info_of(F::Nv12, size);
-    bench.begin(&info.to_caps().unwrap());
+    let bench = begun_nv12_bench(&fake);
     let critical = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&critical);
     gst::glib::log_set_handler(
