@@ -57,7 +57,7 @@ impl Segmenter for Echo {
         &self.spec
     }
 
-    /// A frame's byte as its label; 13 panics.
+    /// A frame's byte as its label.
     fn segment(&mut self, requests: &[Request], _: Option<Instant>) -> Vec<Result<Reply, SegmentError>> {
         let bytes: Vec<u8> = requests.iter().map(|request| request.frames[0].rgb[0]).collect();
         for (request, byte) in requests.iter().zip(&bytes) {
@@ -207,6 +207,57 @@ fn a_flush_wakes_the_waiter_and_ends_the_epoch() {
         let reset = log.iter().position(|told| *told == Told::Reset(StreamId(1)));
         let new = log.iter().position(|told| *told == Told::Segment(StreamId(1), 3));
         assert!(new == Some(0) || (reset.is_some() && reset < new), "{log:?}");
+        assert_eq!(worker.stop(LONG), Stopped::Joined);
+    });
+}
+
+/// Answers once it is let.
+struct Gated {
+    spec: SegmenterSpec,
+    gate: Gate,
+}
+
+type Gate = Arc<(loom::sync::Mutex<bool>, loom::sync::Condvar)>;
+
+impl Segmenter for Gated {
+    fn spec(&self) -> &SegmenterSpec {
+        &self.spec
+    }
+
+    fn segment(&mut self, requests: &[Request], _: Option<Instant>) -> Vec<Result<Reply, SegmentError>> {
+        let (is_open, opened) = &*self.gate;
+        let mut is_open = is_open.lock().unwrap();
+        while !*is_open {
+            is_open = opened.wait(is_open).unwrap();
+        }
+        requests
+            .iter()
+            .map(|_| Ok(Reply { planes: Vec::new() }))
+            .collect()
+    }
+}
+
+/// While a clip is under way nothing but the interrupt can wake who waits for it.
+#[test]
+fn an_interrupt_wakes_the_waiter_of_a_clip_under_way() {
+    in_every_order(3, || {
+        let gate = Gate::default();
+        let theirs = Arc::clone(&gate);
+        let open: Open = Arc::new(move || {
+            let (spec, gate) = (spec(), Arc::clone(&theirs));
+            Ok(Box::new(Gated { spec, gate }) as Box<dyn Segmenter>)
+        });
+        let worker = Worker::replace(config(), open, spec()).unwrap();
+        let port = Arc::new(worker.port(StreamId(1)));
+        port.submit(job(&port, 0, 1));
+        let flusher = {
+            let port = Arc::clone(&port);
+            thread::spawn(move || port.interrupt())
+        };
+        assert_eq!(port.wait(LONG), Wait::Interrupted);
+        flusher.join().unwrap();
+        *gate.0.lock().unwrap() = true;
+        gate.1.notify_all();
         assert_eq!(worker.stop(LONG), Stopped::Joined);
     });
 }
