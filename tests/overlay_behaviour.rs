@@ -170,11 +170,16 @@ fn every_wish_can_change_while_playing() {
     // Background is drawn when asked for: black.
     assert_eq!(probe(), [145, 16, 16]);
     set("show-classes", "");
-    set("palette", "instrument-shaft=#ffffff");
+    set("palette", "model,instrument-shaft=#ffffff");
     assert_eq!(probe(), [235, 16, 109]);
     set("palette", "safe");
     let safe = probe();
     assert!(safe[0] != 145 && safe[2] != 109, "{safe:?}");
+    // The colours told apart by everyone are what the element starts with, and what entries alone change.
+    let fresh = Overlay::new(&info.to_caps().unwrap(), "legend=false status=false opacity=1");
+    assert_eq!(probes(&fresh, &info, &two_classes(), 0), safe);
+    set("palette", "instrument-shaft=#ffffff");
+    assert_eq!(probe(), [235, 16, safe[2]]);
     set("palette", "endovis");
     set("style", "contour");
     assert_eq!(probe(), [16, 16, 16]);
@@ -188,7 +193,10 @@ fn every_wish_can_change_while_playing() {
 #[test]
 fn masks_expire_by_their_own_age_and_by_the_frames() {
     let (info, _) = example(VideoFormat::I420);
-    let overlay = Overlay::new(&info.to_caps().unwrap(), "legend=false status=false opacity=1");
+    let overlay = Overlay::new(
+        &info.to_caps().unwrap(),
+        "legend=false status=false opacity=1 palette=model",
+    );
     let drawn = |age_nanos: u64, made_nanos: Option<u64>, shown_nanos: u64| {
         let meta = MaskMeta {
             age_nanos,
@@ -215,7 +223,7 @@ fn wrong_wishes_are_warned_of_once_and_do_not_stop_the_rest() {
     let (info, _) = example(VideoFormat::I420);
     let overlay = Overlay::new(
         &info.to_caps().unwrap(),
-        "legend=false status=false opacity=1 show-classes=thread,knife",
+        "legend=false status=false opacity=1 palette=model show-classes=thread,knife",
     );
     for _ in 0..3 {
         assert_eq!(probes(&overlay, &info, &two_classes(), 0), [145, 16, 109]);
@@ -223,14 +231,19 @@ fn wrong_wishes_are_warned_of_once_and_do_not_stop_the_rest() {
     let warnings = overlay.warnings();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("knife"), "{warnings:?}");
-    for (name, value, word) in [
-        ("palette", "blue", "blue"),
-        ("class-opacity", "1=x", "1=x"),
-        ("hide-classes", "99", "99"),
+    // A palette that does not exist leaves the element's own.
+    overlay.element.set_property_from_str("show-classes", "");
+    overlay.element.set_property_from_str("palette", "");
+    let standard = probes(&overlay, &info, &two_classes(), 0);
+    overlay.element.set_property_from_str("palette", "model");
+    for (name, value, word, drawn) in [
+        ("palette", "blue", "blue", standard),
+        ("class-opacity", "1=x", "1=x", [145, 16, 109]),
+        ("hide-classes", "99", "99", [145, 16, 109]),
     ] {
         overlay.element.set_property_from_str("show-classes", "");
         overlay.element.set_property_from_str(name, value);
-        assert_eq!(probes(&overlay, &info, &two_classes(), 0), [145, 16, 109]);
+        assert_eq!(probes(&overlay, &info, &two_classes(), 0), drawn, "{name}");
         let warnings = overlay.warnings();
         assert!(
             warnings.len() == 1 && warnings[0].contains(word),
@@ -346,7 +359,10 @@ fn panels_fit_frames_of_any_size() {
 #[test]
 fn caps_may_change_in_mid_stream() {
     let (info, _) = example(VideoFormat::I420);
-    let overlay = Overlay::new(&info.to_caps().unwrap(), "legend=false status=false opacity=1");
+    let overlay = Overlay::new(
+        &info.to_caps().unwrap(),
+        "legend=false status=false opacity=1 palette=model",
+    );
     assert_eq!(probes(&overlay, &info, &two_classes(), 0), [145, 16, 109]);
     let other = overlay_support::info(VideoFormat::Nv12, FRAME, Some("bt709"));
     overlay.set_caps(&other.to_caps().unwrap());
@@ -419,7 +435,10 @@ fn a_frame_that_cannot_be_mapped_goes_on_without_a_mask() {
 #[test]
 fn the_same_plane_elsewhere_and_another_plane_in_its_place_are_drawn_anew() {
     let (info, _) = example(VideoFormat::I420);
-    let overlay = Overlay::new(&info.to_caps().unwrap(), "legend=false status=false opacity=1");
+    let overlay = Overlay::new(
+        &info.to_caps().unwrap(),
+        "legend=false status=false opacity=1 palette=model",
+    );
     let probe = |meta: &MaskMeta| probes(&overlay, &info, meta, 0);
     let first = two_classes();
     assert_eq!(probe(&first), [145, 16, 109]);

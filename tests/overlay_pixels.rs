@@ -11,7 +11,7 @@ use masam::labels::ClassSet;
 use overlay_support::reference::{Reference, Wishes};
 use overlay_support::{FORMATS, Frame, Overlay, Random, bytes_of, info, meta};
 
-const QUIET: &str = "legend=false status=false";
+const QUIET: &str = "legend=false status=false palette=model";
 
 fn size(width_px: u32, height_px: u32) -> Size {
     Size { width_px, height_px }

@@ -57,9 +57,11 @@ struct Wishes {
 
 impl Default for Wishes {
     fn default() -> Self {
-        // No panels and nothing translucent unless asked for.
+        // No panels and nothing translucent unless asked for; colours that data sets and their tools know.
         let settings = Settings {
             opacity: 1.0,
+            palette: "model".into(),
+            default_palette: "model",
             legend: false,
             status: false,
             ..Settings::default()
@@ -243,7 +245,7 @@ impl ObjectImpl for MasamMask {
                     .build(),
                 glib::ParamSpecString::builder("palette")
                     .nick("Palette")
-                    .blurb("model, safe, endovis, or entries name=#rrggbb, as for masamoverlay")
+                    .blurb("model (the model file's colours), safe, endovis, or entries name=#rrggbb, as for masamoverlay")
                     .default_value(Some(default.palette.as_str()))
                     .mutable_playing()
                     .build(),

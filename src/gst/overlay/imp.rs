@@ -154,8 +154,8 @@ impl ObjectImpl for MasamOverlay {
                 glib::ParamSpecString::builder("palette")
                     .nick("Palette")
                     .blurb(
-                        "model (the model file's colours), safe (for the colour-blind), endovis, or entries \
-                         name=#rrggbb; a name and entries can be combined: safe,thread=#ff00ff",
+                        "safe (told apart by the colour-blind too), model (the model file's colours), endovis, or \
+                         entries name=#rrggbb; a name and entries can be combined: model,thread=#ff00ff",
                     )
                     .default_value(Some(default.palette.as_str()))
                     .mutable_playing()

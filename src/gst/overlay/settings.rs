@@ -36,8 +36,10 @@ pub(crate) struct Settings {
     pub show_classes: String,
     /// Comma list, taken from what is shown.
     pub hide_classes: String,
-    /// `model`, `safe` or `endovis`, then or instead `name=#rrggbb` entries.
+    /// `safe`, `model` or `endovis`, then or instead `name=#rrggbb` entries.
     pub palette: String,
+    /// The palette's name where [`Self::palette`] has none, or is wrong.
+    pub default_palette: &'static str,
     /// Comma list of `name=factor`.
     pub class_opacity: String,
     pub legend: bool,
@@ -53,7 +55,8 @@ impl Default for Settings {
             style: Style::Fill,
             show_classes: String::new(),
             hide_classes: String::new(),
-            palette: "model".into(),
+            palette: "safe".into(),
+            default_palette: "safe",
             class_opacity: String::new(),
             legend: true,
             status: true,
@@ -99,10 +102,11 @@ impl Settings {
         };
         let show = or_default(classes.ids_of(&self.show_classes));
         let hide = or_default(classes.ids_of(&self.hide_classes));
-        let colors = palette(classes, &self.palette).unwrap_or_else(|error| {
+        let colors = palette(classes, &self.palette, self.default_palette).or_else(|error| {
             errors.push(error);
-            classes.clone()
+            palette(classes, "", self.default_palette)
         });
+        let colors = colors.unwrap_or_else(|_| classes.clone());
         let factors = class_opacity(classes, &self.class_opacity).unwrap_or_else(|error| {
             errors.push(error);
             Vec::new()
@@ -139,15 +143,21 @@ impl Settings {
     }
 }
 
-/// `classes` in the colours of `text`: a palette's name, entries `name=#rrggbb`, or a name and then entries.
-pub(crate) fn palette(classes: &ClassSet, text: &str) -> Result<ClassSet> {
+/// `classes` in the colours of `text`: a palette's name, entries `name=#rrggbb`, or a name and then entries. Entries
+/// alone change the palette `default`, and an empty text is that.
+pub(crate) fn palette(classes: &ClassSet, text: &str, default: &str) -> Result<ClassSet> {
     let (first, rest) = text.split_once(',').unwrap_or((text, ""));
-    match first.trim() {
-        "" | "model" => classes.recolored(rest),
-        "safe" => classes.with_safe_colors().recolored(rest),
-        "endovis" => with_endovis_colors(classes)?.recolored(rest),
-        _ => classes.recolored(text),
-    }
+    let (name, entries) = match first.trim() {
+        "" => (default, rest),
+        name @ ("model" | "safe" | "endovis") => (name, rest),
+        _ => (default, text),
+    };
+    let base = match name {
+        "safe" => classes.with_safe_colors(),
+        "endovis" => with_endovis_colors(classes)?,
+        _ => classes.clone(),
+    };
+    base.recolored(entries)
 }
 
 /// EndoVis's colours for the classes that bear its names, their own for others.
@@ -236,14 +246,19 @@ mod tests {
     #[test]
     fn palettes_have_names_and_entries() {
         let classes = ClassSet::endovis_2018();
-        let color = |text: &str, id| palette(&classes, text).unwrap().get(id).unwrap().color;
+        let color = |text: &str, id| palette(&classes, text, "safe").unwrap().get(id).unwrap().color;
         assert_eq!(color("model", 1), [0, 255, 0]);
         assert_ne!(color("safe", 1), [0, 255, 0]);
         assert_eq!(color("endovis,thread=#010203", 6), [1, 2, 3]);
         assert_eq!(color("safe,1=#010203", 1), [1, 2, 3]);
         assert_eq!(color("thread=#010203", 6), [1, 2, 3]);
+        for unnamed in ["", "thread=#010203"] {
+            assert_eq!(color(unnamed, 1), color("safe", 1), "{unnamed}");
+            let of_model = palette(&classes, unnamed, "model").unwrap();
+            assert_eq!(of_model.get(1).unwrap().color, [0, 255, 0], "{unnamed}");
+        }
         for bad in ["other", "safe,other", "thread=red", "model,1"] {
-            assert!(palette(&classes, bad).is_err(), "{bad}");
+            assert!(palette(&classes, bad, "model").is_err(), "{bad}");
         }
     }
 
