@@ -164,12 +164,13 @@ fn frequencies_are_plausible() {
             area as f64 / total
         );
     }
-    // Frames of EndoVis 2018 with each class, of 2235.
+    // Frames of EndoVis 2018 with each class, of 2235. The needle is an exception: it is in one sequence of eight here,
+    // so that a model can learn it and a small set has every class, and in 12 frames there.
     let endovis = [2235, 2077, 2194, 1645, 1396, 1391, 649, 372, 12, 269, 1015, 156];
     for (class, (present, endovis)) in present.into_iter().zip(endovis).enumerate() {
         let (here, there) = (present as f64 / shown.len() as f64, f64::from(endovis) / 2235.0);
         assert!(
-            (here - there).abs() < 0.25,
+            (here - there).abs() < 0.25 && (here < 2.0 * there || names[class] == "suturing-needle"),
             "{}: in {here:.3} of the frames, {there:.3} in EndoVis",
             names[class]
         );

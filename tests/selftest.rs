@@ -25,7 +25,7 @@ fn settings(file: &GoldenFile) -> Vec<Setting> {
 
 #[test]
 fn every_fixture_passes() {
-    assert_eq!(FIXTURES.len(), 15);
+    assert_eq!(FIXTURES.len(), 17);
     let mut failed = Vec::new();
     for fixture in FIXTURES {
         let file = GoldenFile::from_bytes(fixture.name, fixture.bytes.to_vec()).unwrap();

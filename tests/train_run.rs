@@ -136,11 +136,6 @@ fn a_run_outlives_kill_interruption_and_a_full_disk() {
         "it ended before it was killed"
     );
     assert!(!killed.join("model.safetensors").exists());
-    let left = String::from_utf8(read(&killed, "steps.csv"))
-        .unwrap()
-        .lines()
-        .count();
-
     // Without --resume nothing is overwritten.
     let refused = masam(&["train", path(&config), "-o", path(&killed)]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -149,24 +144,42 @@ fn a_run_outlives_kill_interruption_and_a_full_disk() {
         "{said}"
     );
 
-    // Ctrl-C: the state is saved, and the exit is a good one.
-    let mut run = command(&["train", path(&config), "-o", path(&killed), "--resume"])
-        .spawn()
-        .unwrap();
-    // Lines the killed run left may still be there: only later ones are this run's.
-    wait_for(left + 2, &killed, &mut run);
-    let sent = Command::new("kill")
-        .args(["-INT", &run.id().to_string()])
-        .status()
-        .unwrap();
-    assert!(sent.success());
-    let ended = run.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&ended.stdout).into_owned();
-    assert!(
-        ended.status.success() && said.contains("go on with --resume"),
-        "{said}"
-    );
+    // What a kill within a save leaves goes with the next run; what only looks like it stays.
+    let half = killed.join("state.safetensors.4294.part");
+    let own = killed.join("notes.part");
+    std::fs::write(&half, "half").unwrap();
+    std::fs::write(&own, "mine").unwrap();
+
+    // Ctrl-C, or a supervisor's wish: the state is saved, and the exit is a good one, also where nobody reads.
+    for (signal, read_on) in [("-INT", true), ("-TERM", false)] {
+        let mut run = command(&["train", path(&config), "-o", path(&killed), "--resume"])
+            .spawn()
+            .unwrap();
+        if !read_on {
+            drop(run.stderr.take());
+        }
+        // Lines the run before left may still be there: only later ones are this run's.
+        let left = String::from_utf8(read(&killed, "steps.csv"))
+            .unwrap()
+            .lines()
+            .count();
+        wait_for(left + 2, &killed, &mut run);
+        let sent = Command::new("kill")
+            .args([signal, &run.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(sent.success());
+        let ended = run.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+        assert!(
+            ended.status.success() && said.contains("go on with --resume"),
+            "{signal}: {:?} {said}",
+            ended.status
+        );
+    }
     ModelFile::read(&killed.join("model.safetensors")).unwrap();
+    assert!(!half.exists() && own.exists());
+    std::fs::remove_file(&own).unwrap();
 
     // Files of at most 64 KiB are room for the log, but for no state.
     let state = read(&killed, "state.safetensors");

@@ -15,7 +15,7 @@ use candle_core::{DType, Tensor};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::Path;
 
@@ -164,7 +164,22 @@ pub(crate) fn write_tensors(path: &Path, tensors: &Weights, metadata: HashMap<St
         })
         .collect::<Result<Vec<_>>>()?;
     let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| Error::file(path, e))?;
+    let bytes = with_sorted_header(bytes).map_err(|e| Error::file(path, e))?;
     replace(path, &bytes).map_err(|e| Error::file(path, e))
+}
+
+/// A safetensors file with the keys of its header in order: the library writes the metadata in an order drawn by
+/// chance, and the same content is to be the same bytes.
+fn with_sorted_header(file: Vec<u8>) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+    let (length, rest) = file.split_first_chunk::<8>().ok_or("no header")?;
+    let length = usize::try_from(u64::from_le_bytes(*length))?;
+    let (header, data) = rest.split_at_checked(length).ok_or("no header")?;
+    let header: BTreeMap<String, BTreeMap<String, serde_json::Value>> = serde_json::from_slice(header)?;
+    let mut header = serde_json::to_vec(&header)?;
+    // Tensors begin at a multiple of eight bytes.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let length = u64::try_from(header.len())?.to_le_bytes();
+    Ok([&length[..], &header, data].concat())
 }
 
 /// Writes `bytes` to a neighbour of `path`, flushes it to the disk and renames it.
@@ -180,6 +195,26 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         let _ = std::fs::remove_file(&part);
     }
     written
+}
+
+/// Removes what [`replace`] had half written in `folder` when its process was killed.
+#[cfg_attr(
+    not(feature = "cli"),
+    allow(dead_code, reason = "the program's runs leave it")
+)]
+pub(crate) fn remove_parts(folder: &Path) {
+    let is_part = |path: &Path| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let stem = name.and_then(|name| name.strip_suffix(".part"));
+        stem.and_then(|stem| stem.rsplit_once('.'))
+            .is_some_and(|(name, process)| !name.is_empty() && process.parse::<u32>().is_ok())
+    };
+    // They are in nobody's way: one that cannot be removed is left.
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if is_part(&entry.path()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn little_endian(tensor: &Tensor) -> Result<Vec<u8>> {

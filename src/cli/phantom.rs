@@ -22,7 +22,7 @@ pub struct Args {
     /// Everything follows from it.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Size of the pictures, WIDTHxHEIGHT in pixels.
+    /// Size of the pictures, WIDTHxHEIGHT in pixels, each of 32 to 4096.
     #[arg(long, default_value = "1280x1024", value_parser = parse_size)]
     pub size: Size,
     /// Frames per second: a number such as 30 or 0.5, or a fraction such as 30000/1001.

@@ -47,7 +47,7 @@ impl Selftest {
                 if check.passed() { passed += 1 } else { failed += 1 }
             }
             Ok(None) => {
-                println!("{name} SKIP: this version cannot check files of its kind");
+                println!("{name} SKIP: files of its kind are not checked in this type");
                 skipped += 1;
             }
             Err(error) => {

@@ -3,7 +3,7 @@
 //! The run's folder holds `state.safetensors` (to go on from), `model.safetensors` (the newest), `best.safetensors`
 //! (by validation) and the log: tables, curves, events.
 
-use crate::checkpoint::model_file::Storage;
+use crate::checkpoint::model_file::{self, Storage};
 use crate::data::Split;
 use crate::labels::ClassSet;
 use crate::runtime::{DeviceChoice, Place};
@@ -16,11 +16,13 @@ use crate::train::{Footage, TrainConfig, Trainer};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Train a model.
 #[derive(Debug, Args)]
@@ -73,6 +75,8 @@ impl Train {
             (false, false) => Trainer::new(&config, &place)?,
         };
         std::fs::create_dir_all(&folder.0).with_context(|| folder.0.display().to_string())?;
+        // What a run that was killed had half written.
+        model_file::remove_parts(&folder.0);
         let (footage, validation) = footage(&config, &mut trainer)?;
         let footage = Arc::new(footage);
         let mut log = RunLog::open(
@@ -82,7 +86,7 @@ impl Train {
             trainer.progress().step,
         )?;
         let stopped = Arc::new(AtomicBool::new(false));
-        stop_on_control_c(stopped.clone())?;
+        stop_on_signals(stopped.clone())?;
 
         let (steps, first) = (config.schedule.steps, trainer.progress().step);
         let bar = ProgressBar::new(steps).with_style(ProgressStyle::with_template(
@@ -99,8 +103,11 @@ impl Train {
         };
         let mut loss = Smooth::default();
         let mut scored = None;
-        // The bar's own lines are lost where there is no terminal.
-        let say = |line: String| bar.suspend(|| eprintln!("{line}"));
+        // The bar's own lines are lost where there is no terminal; that nobody reads any more does not end a run.
+        let say = |line: String| bar.suspend(|| drop(writeln!(std::io::stderr(), "{line}")));
+        if let Some(taken) = trainer.taken_over() {
+            say(taken.to_string());
+        }
         while trainer.progress().step < steps && !stopped.load(Ordering::Relaxed) && in_time() {
             let parts = (0..config.clips.accumulate)
                 .map(|_| batches.next())
@@ -150,19 +157,21 @@ impl Train {
         let own = scored.filter(|(step, _)| *step == trainer.progress().step);
         self.write(&trainer, &config, own.map(|(_, score)| score), &folder.model())?;
         let progress = trainer.progress();
-        println!(
-            "{} steps ({} skipped) in {:.0} s, {}",
+        // Everything is saved: nobody who reads is no failure.
+        let mut lines = format!(
+            "{} steps ({} skipped) in {:.0} s, {}\n",
             progress.step - first,
             progress.skipped,
             began.elapsed().as_secs_f64(),
             folder.0.display()
         );
         if progress.step < steps {
-            println!(
-                "stopped at step {} of {steps}; go on with --resume",
+            lines += &format!(
+                "stopped at step {} of {steps}; go on with --resume\n",
                 progress.step
             );
         }
+        drop(std::io::stdout().write_all(lines.as_bytes()));
         Ok(ExitCode::SUCCESS)
     }
 
@@ -275,20 +284,35 @@ fn regrouped(groups: &Option<Groups>, footage: Footage) -> Result<Footage> {
     })
 }
 
-/// Sets `stopped` at the first Ctrl-C; the second ends the program.
-fn stop_on_control_c(stopped: Arc<AtomicBool>) -> Result<()> {
+/// Sets `stopped` at the first Ctrl-C, wish to end or end of the terminal; the second ends the program.
+fn stop_on_signals(stopped: Arc<AtomicBool>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    let within = runtime.enter();
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut hung_up = signal(SignalKind::hangup())?;
+    drop(within);
     std::thread::Builder::new()
-        .name("masam-control-c".into())
+        .name("masam-signals".into())
         .spawn(move || {
             runtime.block_on(async {
-                while tokio::signal::ctrl_c().await.is_ok() {
+                loop {
+                    // The shell's statuses for a program that these ended.
+                    let status = tokio::select! {
+                        Some(()) = interrupted.recv() => 130,
+                        Some(()) = terminated.recv() => 143,
+                        Some(()) = hung_up.recv() => 129,
+                        else => return,
+                    };
                     if stopped.swap(true, Ordering::Relaxed) {
-                        std::process::exit(130);
+                        std::process::exit(status);
                     }
-                    eprintln!("finishing the step and saving; Ctrl-C again to give up");
+                    drop(writeln!(
+                        std::io::stderr(),
+                        "finishing the step and saving; once more to give up"
+                    ));
                 }
             });
         })?;

@@ -315,6 +315,7 @@ impl Dataset {
         );
         add_sidecars(&mut data.notes, layout.sidecars);
         name_apart(&mut data);
+        note_what_is_missing(&mut data);
         data.repairs = repairs(&data.sequences);
         Ok(data)
     }
@@ -375,6 +376,29 @@ pub(super) fn role_by_folder(root: &Path, folder: &Path) -> Option<Role> {
             None
         }
     })
+}
+
+/// Notes training sequences without labels and gaps among frames.
+fn note_what_is_missing(data: &mut Dataset) {
+    let is_labelled = |s: &Sequence| s.frames.iter().any(|f| f.label.is_some());
+    let training = || data.sequences.iter().filter(|s| s.role == Role::Train);
+    let mut notes = Vec::new();
+    if training().any(is_labelled) {
+        notes.extend(training().filter(|s| !is_labelled(s)).map(|s| Note::Unlabelled {
+            sequence: s.name.clone(),
+            path: s.folder.clone(),
+        }));
+    }
+    for sequence in &data.sequences {
+        let names: Vec<&str> = sequence.frames.iter().map(|f| f.name.as_str()).collect();
+        let name = |at: usize| names.get(at).map(|name| (*name).to_owned()).unwrap_or_default();
+        notes.extend(super::names::gaps(&names).into_iter().map(|at| Note::Gap {
+            sequence: sequence.name.clone(),
+            after: name(at - 1),
+            before: name(at),
+        }));
+    }
+    data.notes.extend(notes);
 }
 
 /// Sorts the sequences and gives those that share a name their release's folder as well.

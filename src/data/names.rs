@@ -35,6 +35,24 @@ pub fn number_after(name: &str, word: &str) -> Option<u32> {
     digits.get(..end)?.parse().ok()
 }
 
+/// Places in `names` where the number at the end is farther from the one before than is usual in them: 2 for
+/// `f1 f2 f4 f5`. None where names do not end in numbers that rise.
+pub fn gaps(names: &[&str]) -> Vec<usize> {
+    let numbers: Option<Vec<u32>> = names.iter().map(|name| trailing_number(name)).collect();
+    let steps: Option<Vec<u32>> = numbers.and_then(|numbers| {
+        let step = |pair: &[u32]| pair.last()?.checked_sub(*pair.first()?).filter(|step| *step > 0);
+        numbers.windows(2).map(step).collect()
+    });
+    let steps = steps.unwrap_or_default();
+    let count = |wanted: u32| steps.iter().filter(|step| **step == wanted).count();
+    let usual = steps
+        .iter()
+        .copied()
+        .max_by_key(|&step| (count(step), std::cmp::Reverse(step)));
+    let gap = |(at, step): (usize, &u32)| usual.is_some_and(|usual| *step > usual).then_some(at + 1);
+    steps.iter().enumerate().filter_map(gap).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +79,22 @@ mod tests {
                 "frame10.png"
             ]
         );
+    }
+
+    #[test]
+    fn gaps_are_where_numbers_jump() {
+        assert_eq!(gaps(&["f1", "f2", "f4", "f5", "f9"]), [2, 4]);
+        assert_eq!(gaps(&["f000", "f030", "f060", "f120"]), [3]);
+        for whole in [
+            &["f7", "f8", "f9"][..],
+            &["f0", "f30"],
+            &["f3"],
+            &[],
+            &["a", "b"],
+            &["f2", "f1", "f9"],
+        ] {
+            assert!(gaps(whole).is_empty(), "{whole:?}");
+        }
     }
 
     #[test]

@@ -63,6 +63,22 @@ pub enum Note {
         /// Their folder.
         path: PathBuf,
     },
+    /// A training sequence without any label beside others that have some.
+    Unlabelled {
+        /// Name of the sequence.
+        sequence: String,
+        /// Its folder.
+        path: PathBuf,
+    },
+    /// Frames whose numbers follow each other at more than the sequence's usual distance.
+    Gap {
+        /// Name of the sequence.
+        sequence: String,
+        /// The last frame before the gap.
+        after: String,
+        /// The first one after it.
+        before: String,
+    },
 }
 
 impl fmt::Display for Note {
@@ -97,6 +113,14 @@ impl fmt::Display for Note {
             Note::UnusedLabels { path } => {
                 write!(f, "{}: labels of a sequence that is not here", path.display())
             }
+            Note::Unlabelled { sequence, path } => {
+                write!(f, "{sequence}: {} has no labels, others have", path.display())
+            }
+            Note::Gap {
+                sequence,
+                after,
+                before,
+            } => write!(f, "{sequence}: no frames between {after} and {before}"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Reference tensors built into the program: small models that cover every decoder, prompt, adapter position and
-//! temporal mode, padded partitions, several clips at once, odd sizes and a resized SAM release; and the reference's
-//! preparation of frames.
+//! temporal mode, padded partitions, several clips at once, odd sizes and a resized SAM release; a training step of two
+//! of them; and the reference's preparation of frames.
 
 /// A file of reference tensors that is part of the program.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +37,8 @@ pub const FIXTURES: &[Fixture] = &[
     fixture!("sam_box"),
     fixture!("sam_causal_points"),
     fixture!("sam_resized"),
+    fixture!("step_causal"),
+    fixture!("step_centered"),
 ];
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 /// How often and how much clips are changed; the default is the paper's. A range is turned off by a width of zero.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct AugmentConfig {
     /// Probability of each of the first four changes, 0 to 1.
     pub probability: f32,

@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 
 /// A training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct TrainConfig {
     /// Name of the run and of the model it makes.
     pub name: String,
@@ -102,7 +102,7 @@ pub enum Prepared {
 
 /// Where the weights begin: a model file, SAM's release, or nothing but the seed.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Start {
     /// A model file. What does not fit (another number of classes, another decoder) is drawn anew.
     pub model: Option<PathBuf>,
@@ -112,7 +112,7 @@ pub struct Start {
 
 /// Clips and batches.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Clips {
     /// Frames in a clip.
     pub frames: usize,
@@ -148,7 +148,7 @@ impl Default for Clips {
 
 /// Guards against steps that would do harm.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Guard {
     /// Longest gradient, all parameters taken as one vector; a longer one is shortened to it. 0 leaves all as they are.
     pub gradient_norm: f64,
@@ -167,7 +167,7 @@ impl Default for Guard {
 
 /// What is written, and when.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Save {
     /// Folder of the run; `runs/NAME` by default.
     pub folder: Option<PathBuf>,
@@ -193,9 +193,33 @@ impl TrainConfig {
     /// # Errors
     /// Text that is no TOML, a field that does not exist, or one out of bounds.
     pub fn parse(text: &str) -> Result<Self> {
-        let config: Self =
-            toml::from_str(text).map_err(|e| Error::config("configuration", "unreadable", e.to_string()))?;
-        config.validate()?;
+        let unreadable = |e: toml::de::Error| {
+            let before = e
+                .span()
+                .and_then(|span| text.get(..span.start))
+                .unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            Error::config(
+                "configuration",
+                "unreadable",
+                format!("line {line}: {}", e.message()),
+            )
+        };
+        let mut errors = Vec::new();
+        let deserializer = toml::Deserializer::parse(text).map_err(unreadable)?;
+        let config: Self = serde_ignored::deserialize(deserializer, |path| {
+            // An optional section is a `?` in the path.
+            let field = path.to_string().replace(".?", "");
+            let bound = "configs/README.md lists those there are";
+            errors.push(Error::config(field, "no field", bound));
+        })
+        .map_err(unreadable)?;
+        match config.validate() {
+            Ok(()) => {}
+            Err(Error::Several(further)) => errors.extend(further),
+            Err(error) => errors.push(error),
+        }
+        all_of(errors)?;
         Ok(config)
     }
 
@@ -434,8 +458,23 @@ mod tests {
         ] {
             assert!(error.contains(field), "{field}: {error}");
         }
-        let error = TrainConfig::parse("lerning_rate = 1.0").unwrap_err().to_string();
-        assert!(error.contains("lerning_rate"), "{error}");
+        let error = "lerning_rate = 1.0\n[clips]\nbatches = 3\nframes = 0\n[data.phantom]\nseeds = 3";
+        let error = TrainConfig::parse(error).unwrap_err().to_string();
+        for field in [
+            "lerning_rate",
+            "clips.batches",
+            "clips.frames",
+            "data.phantom.seeds",
+        ] {
+            assert!(error.contains(field), "{field}: {error}");
+        }
+        let error = TrainConfig::parse("seed = 3\ntrained = 'fakt'")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("line 2: ") && error.contains("fakt") && !error.contains("\\n"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -15,7 +15,7 @@ const SMOOTH: f64 = 1e-5;
 
 /// What the parts of the loss count for; the default is the paper's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct LossConfig {
     /// Share of cross-entropy in the sum, 0 to 1; the rest is Dice.
     pub cross_entropy_share: f64,

@@ -28,4 +28,4 @@ pub use footage::Footage;
 pub use loss::{LossConfig, Losses, losses, losses_with};
 pub use optimizer::{AdamW, AdamWConfig, Rule};
 pub use parameters::{Parameters, Trained};
-pub use trainer::{Step, Trainer};
+pub use trainer::{Step, TakenOver, Trainer};

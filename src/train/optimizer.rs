@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 
 /// Constants of the optimiser; the defaults are MA-SAM's.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct AdamWConfig {
     /// Decay of the first moment.
     pub beta_1: f64,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// Learning rate over a run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Schedule {
     /// Steps in all.
     pub steps: u64,

@@ -75,6 +75,7 @@ impl Trainer {
         }
         // The start is only needed for what it says of its sources.
         let mut trainer = Trainer::new(config, place)?;
+        trainer.taken_over = None;
         let mut weights = Weights::default();
         let (mut first, mut second) = (BTreeMap::new(), BTreeMap::new());
         for name in file.names() {

@@ -29,6 +29,7 @@ pub struct Trainer {
     pub(super) parameters: Parameters,
     pub(super) optimizer: AdamW,
     pub(super) progress: Progress,
+    pub(super) taken_over: Option<TakenOver>,
     place: Place,
     /// One for each of the batches that are worked on at once; none where that is one.
     pools: Vec<ThreadPool>,
@@ -138,11 +139,16 @@ impl Trainer {
         let mut card = ModelCard::new(model, preprocessing)?;
         card.provenance.seed = Some(config.seed);
         let mut weights = initial::weights(&card.model, config.seed)?;
+        let mut taken_over = None;
         if let Some(path) = &config.start.model {
             let file = ModelFile::read(path)?;
             card.provenance.sources = file.card.provenance.sources.clone();
             card.provenance.sources.push(Source::of(path)?);
-            take_over(&mut weights, &file.weights);
+            let found = take_over(&mut weights, &file.weights);
+            if found.taken == 0 {
+                return Err(Error::file(path, "none of its weights fits this model"));
+            }
+            taken_over = Some(found);
         }
         if let Some(path) = &config.start.sam {
             let sam = source::read(path)?;
@@ -164,6 +170,7 @@ impl Trainer {
                 true => pools(config.clips.at_once)?,
                 false => Vec::new(),
             },
+            taken_over,
             place: place.clone(),
             config: config.clone(),
             card,
@@ -178,6 +185,12 @@ impl Trainer {
     /// The card of the model it makes.
     pub fn card(&self) -> &ModelCard {
         &self.card
+    }
+
+    /// What the run took over from the model that its configuration starts with; none where there is no such model, and
+    /// when a run goes on.
+    pub fn taken_over(&self) -> Option<&TakenOver> {
+        self.taken_over.as_ref()
     }
 
     /// Gives names and colours to the model's classes.
@@ -414,8 +427,38 @@ impl Trainer {
     }
 }
 
+/// What a run took over from another model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenOver {
+    /// Weights taken over.
+    pub taken: usize,
+    /// Names of the weights drawn anew, because the other model has none of that name and shape.
+    pub drawn: Vec<String>,
+}
+
+/// Names that are listed.
+const LISTED: usize = 4;
+
+impl std::fmt::Display for TakenOver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let all = self.taken + self.drawn.len();
+        write!(f, "start.model: {} of {all} weights taken over", self.taken)?;
+        if let Some(names) = self
+            .drawn
+            .get(..self.drawn.len().min(LISTED))
+            .filter(|n| !n.is_empty())
+        {
+            write!(f, ", {} drawn anew: {}", self.drawn.len(), names.join(", "))?;
+        }
+        if self.drawn.len() > LISTED {
+            write!(f, ", ...")?;
+        }
+        Ok(())
+    }
+}
+
 /// Takes over every weight that fits.
-fn take_over(weights: &mut Weights, from: &Weights) {
+fn take_over(weights: &mut Weights, from: &Weights) -> TakenOver {
     let fitting: Vec<(String, Tensor)> = weights
         .iter()
         .filter_map(|(name, own)| {
@@ -423,9 +466,19 @@ fn take_over(weights: &mut Weights, from: &Weights) {
             Some((name.clone(), found.clone()))
         })
         .collect();
+    let is_taken = |name: &String| fitting.iter().any(|(taken, _)| taken == name);
+    let drawn = weights
+        .iter()
+        .map(|(name, _)| name.clone())
+        .filter(|name| !is_taken(name));
+    let found = TakenOver {
+        taken: fitting.len(),
+        drawn: drawn.collect(),
+    };
     for (name, tensor) in fitting {
         weights.insert(name, tensor);
     }
+    found
 }
 
 impl super::config::Prepared {
@@ -435,5 +488,34 @@ impl super::config::Prepared {
             Self::Live => Preprocessing::live(),
             Self::Reference => Preprocessing::reference(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn what_does_not_fit_is_drawn_and_said() {
+        let weights = |sizes: &[(&str, usize)]| {
+            let mut weights = Weights::default();
+            for &(name, size) in sizes {
+                let values = vec![size as f32; size];
+                weights.insert(name, Tensor::from_vec(values, size, &Device::Cpu).unwrap());
+            }
+            weights
+        };
+        let mut own = weights(&[("a", 1), ("b", 2), ("c", 3), ("d", 4), ("e", 5), ("f", 6)]);
+        let found = take_over(&mut own, &weights(&[("a", 1), ("b", 3), ("z", 1)]));
+        let drawn = ["b", "c", "d", "e", "f"].map(str::to_owned);
+        assert_eq!((found.taken, found.drawn.as_slice()), (1, &drawn[..]));
+        assert_eq!(
+            found.to_string(),
+            "start.model: 1 of 6 weights taken over, 5 drawn anew: b, c, d, e, ..."
+        );
+        assert_eq!(own.get("b").unwrap().dims(), [2]);
+        let all = take_over(&mut weights(&[("a", 1)]), &weights(&[("a", 1)]));
+        assert_eq!(all.to_string(), "start.model: 1 of 1 weights taken over");
     }
 }

@@ -65,7 +65,7 @@ pub struct Eval {
     /// Threads of the model on the CPU; 0 for one per core.
     #[arg(long, default_value_t = 0)]
     threads: usize,
-    /// Write all scores as JSON.
+    /// Write all scores as JSON; `-` prints them instead of the tables.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Write a report with tables, curves and pictures as one HTML file.
@@ -227,13 +227,17 @@ impl Eval {
 
     /// Prints the tables and writes the files that were asked for.
     fn write(&self, report: &Report, plan: &Plan<'_>, album: Option<Album>) -> Result<()> {
-        for line in report.conditions() {
+        let printed = self.json.as_deref() == Some(Path::new("-"));
+        if printed {
+            println!("{:#}", report.json());
+        }
+        for line in report.conditions().into_iter().filter(|_| !printed) {
             println!("{line}");
         }
-        for table in report.tables() {
+        for table in report.tables().iter().filter(|_| !printed) {
             println!("\n{}", table.text());
         }
-        if let Some(path) = &self.json {
+        if let Some(path) = self.json.as_ref().filter(|_| !printed) {
             std::fs::write(path, format!("{:#}\n", report.json()))
                 .with_context(|| path.display().to_string())?;
         }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 /// What is learnt from, and what is validated on.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Data {
     /// A data set on disk: EndoVis 2018 or 2017, or what `masam phantom` writes.
     pub folder: Option<PathBuf>,
@@ -81,7 +81,7 @@ impl Data {
 
 /// Generated scenes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Scenes {
     /// Sequences; a multiple of 8 shows every class.
     pub sequences: usize,

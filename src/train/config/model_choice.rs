@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A preset and the fields that differ from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct ModelChoice {
     /// `vit_b`, `vit_l`, `vit_h` or `demo`.
     pub preset: String,
