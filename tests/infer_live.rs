@@ -165,12 +165,58 @@ fn without_timestamps_masks_age_by_arrival() {
 }
 
 #[test]
+fn timestamps_that_stand_still_stop_no_delayed_video_and_keep_no_mask() {
+    let fake = Fake::new();
+    let bench = bench(
+        &fake,
+        true,
+        &[("video-delay", "100000000"), ("max-mask-age", "100000000")],
+    );
+    // Longer than the delay and the limit, and the half second that arrival is given.
+    let longer = std::time::Duration::from_millis(650);
+    bench.push(gray_frame(SIZE, 1, 0)).unwrap();
+    bench.wait_for_passes(1);
+    fake.gate.set(false);
+    std::thread::sleep(longer);
+    // All of them at the same time, as they say.
+    bench.push(gray_frame(SIZE, 2, 0)).unwrap();
+    let first = bench.frames();
+    assert_eq!(first.len(), 1, "it has waited long enough");
+    assert_eq!(class_of(&first[0]), Some(1));
+    std::thread::sleep(longer);
+    bench.push(gray_frame(SIZE, 3, 0)).unwrap();
+    let second = bench.frames();
+    assert_eq!(second.len(), 1);
+    assert_eq!(class_of(&second[0]), None, "the mask is of long before");
+    fake.gate.set(true);
+}
+
+#[test]
+fn a_hop_is_of_exact_mode_only() {
+    let mut fake = Fake::new();
+    fake.spec.frame_interval_nanos = Some(80_000_000);
+    let element = infer_with(&fake);
+    element.set_property("hop", 3_u32);
+    let bench = Bench::new(element, true);
+    // Two frames of the source to one of a clip.
+    bench.begin(&rgb_caps(SIZE, 25));
+    for index in 0..6_u8 {
+        bench.push(gray_frame(SIZE, index, index.into())).unwrap();
+        bench.wait_for_passes(u64::from(index) + 1);
+    }
+    assert_eq!(bench.frames().len(), 6);
+}
+
+#[test]
 fn a_stream_without_a_rate_is_cut_by_time() {
     let mut fake = Fake::new();
     fake.spec.frame_interval_nanos = Some(80_000_000);
     let element = infer_with(&fake);
+    element.set_property("video-delay", 100_000_000_u64);
     let bench = Bench::new(element, true);
     bench.begin(&rgb_caps(SIZE, 0));
+    // A frame of 25 Hz for the one that ends the delay.
+    assert_eq!(bench.latency().1, gst::ClockTime::from_mseconds(3 + 100 + 40));
     for index in 0..12_u8 {
         bench.push(gray_frame(SIZE, index, index.into())).unwrap();
         bench.wait_for_passes(u64::from(index) + 1);

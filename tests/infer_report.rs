@@ -269,7 +269,10 @@ fn a_live_video_outlives_its_hung_passes() {
     assert_eq!(off.get("detached"), Ok(2_u32));
     bench.push(gray_frame(SIZE, 6, 6)).unwrap();
     let said = status_of(&bench.frames()[0]).unwrap();
-    assert!(said.contains("inference is off: 2 forward passes hung"), "{said}");
+    assert!(
+        said.contains("inference is off: 2 forward passes that were given up"),
+        "{said}"
+    );
     let stats = bench.element.property::<gst::Structure>("stats");
     assert_eq!(stats.get("inference-off"), Ok(true));
     fake.gate.set(true); // lets the two threads end

@@ -81,20 +81,22 @@ fn one_model_serves_all_and_their_clips_run_together() {
 fn other_settings_under_the_same_id_are_refused() {
     let (fake, opened) = (Fake::new(), Arc::new(AtomicUsize::new(0)));
     let first = Bench::new(element("lab", &fake, &opened), false);
-    let other = element("lab", &fake, &opened);
-    other.set_property("device", "cpu");
-    let bus = gst::Bus::new();
-    other.set_bus(Some(&bus));
-    assert!(other.set_state(gst::State::Ready).is_err());
-    let message = bus.pop_filtered(&[gst::MessageType::Error]).unwrap();
-    let gst::MessageView::Error(error) = message.view() else {
-        unreachable!()
-    };
-    assert!(
-        error.error().to_string().contains("model-instance-id is lab"),
-        "{}",
-        error.error()
-    );
+    for (name, value) in [("device", "cpu"), ("watchdog", "7000000000")] {
+        let other = element("lab", &fake, &opened);
+        other.set_property_from_str(name, value);
+        let bus = gst::Bus::new();
+        other.set_bus(Some(&bus));
+        assert!(other.set_state(gst::State::Ready).is_err(), "{name}");
+        let message = bus.pop_filtered(&[gst::MessageType::Error]).unwrap();
+        let gst::MessageView::Error(error) = message.view() else {
+            unreachable!()
+        };
+        assert!(
+            error.error().to_string().contains("model-instance-id is lab"),
+            "{name}: {}",
+            error.error()
+        );
+    }
     first.begin(&rgb_caps(SIZE, 25));
     first.push(gray_frame(SIZE, 3, 0)).unwrap();
     assert_eq!(class_of(&first.frames()[0]), Some(3), "the first goes on");

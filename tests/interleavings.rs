@@ -322,7 +322,8 @@ fn a_replaced_worker_is_followed_by_its_streams() {
     in_every_order(2, || {
         let log = Log::default();
         // Every pass that is under way counts as hung.
-        let supervisor = Arc::new(Supervisor::start(config(), open(&log), 0, 0).unwrap());
+        let supervisor =
+            Arc::new(Supervisor::start(config(), open(&log), 0, LeftThreads::default()).unwrap());
         let port = supervisor.port(StreamId(1)).unwrap();
         port.submit(job(&port, 0, 1));
         let watchdog = {

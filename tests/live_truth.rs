@@ -62,8 +62,17 @@ fn run(seed: u64) -> (usize, usize) {
     };
     bench.begin(&rgb_caps(source.size, 25));
     let (mut masks, mut oldest_ms, mut out) = (0, 0, 0);
+    // Frames that somebody upstream held over a pause and that have not come yet.
+    let mut held: Option<u64> = None;
     for step in 0..1500_u32 {
+        if held == Some(0) {
+            // A pause of 5 s: running time stood still.
+            source.now_ms += 5000;
+            source.behind_ms += 5000;
+        }
+        held = held.and_then(|frames| frames.checked_sub(1));
         match (step % 100, noise.below(40)) {
+            _ if held.is_some() => (),
             // A seek: the timestamps begin again.
             (20, _) => {
                 assert!(bench.src.push_event(gst::event::FlushStart::new()));
@@ -71,12 +80,19 @@ fn run(seed: u64) -> (usize, usize) {
                 bench.segment();
                 source.behind_ms = source.now_ms;
             }
-            // A pause of 5 s: running time stands still.
             (40, _) => {
+                let frames = u64::from(noise.below(4));
+                // The clock that the frames to come were stamped by.
+                let running_ms =
+                    (source.now_ms - source.behind_ms + frames * FRAME_MS).saturating_sub(FRAME_MS / 2);
+                bench.run_at(gst::ClockTime::from_mseconds(running_ms));
                 bench.element.set_state(gst::State::Paused).unwrap();
                 bench.element.set_state(gst::State::Playing).unwrap();
-                source.now_ms += 5000;
-                source.behind_ms += 5000;
+                held = frames.checked_sub(1);
+                if held.is_none() {
+                    source.now_ms += 5000;
+                    source.behind_ms += 5000;
+                }
             }
             (60, _) => {
                 source.size = sizes[(step / 100) as usize % 2];

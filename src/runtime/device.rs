@@ -148,14 +148,18 @@ impl Place {
     /// # Errors
     /// As [`Place::choose`].
     pub fn for_training(device: &DeviceChoice, precision: PrecisionChoice) -> Result<Self> {
-        let place = Self::choose(device, precision)?;
-        if place.device.is_cpu() && place.dtype != DType::F32 {
+        let on_cpu = match device {
+            DeviceChoice::Auto => card::open(0).is_err(),
+            DeviceChoice::Cpu => true,
+            DeviceChoice::Cuda(_) => false,
+        };
+        if on_cpu && matches!(precision, PrecisionChoice::Bf16 | PrecisionChoice::F16) {
             return Err(Error::Unavailable {
                 what: format!("precision {precision} on the CPU"),
                 why: "training computes in f32 there; set precision to f32 or auto".into(),
             });
         }
-        Ok(place)
+        Self::choose(device, precision)
     }
 
     fn on_cuda((device, card): (Device, Card), number: usize, precision: PrecisionChoice) -> Self {

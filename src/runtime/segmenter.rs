@@ -6,6 +6,7 @@ use super::plain::Plain;
 use crate::checkpoint::ModelFile;
 use crate::error::{Error, Result};
 use crate::model::{FactMode, MaSam, Prompts};
+use crate::priority;
 use crate::segmenter::{
     Normalisation, Plane, Prompt, Reply, Request, SegmentError, Segmenter, SegmenterSpec, StateSnapshot,
     Step, StreamId, Temporal,
@@ -104,14 +105,7 @@ impl ModelSegmenter {
             FactMode::Folded,
             weights.builder(place.dtype, &place.device),
         )?;
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.unwrap_or(0))
-            .thread_name(|i| format!("masam-model-{i}"))
-            .build()
-            .map_err(|e| Error::Unavailable {
-                what: "the model's thread pool".into(),
-                why: e.to_string(),
-            })?;
+        let pool = priority::model_pool(threads)?;
         let spec = SegmenterSpec {
             model_id: card.model.name.clone(),
             clip_frames: CLIP_FRAMES,
@@ -168,8 +162,9 @@ impl ModelSegmenter {
 
 /// A prompt as tensors at a place.
 pub(super) fn prompts(prompt: &Prompt, device: &Device, dtype: DType) -> Result<Prompts> {
+    // Places stay in float32: 16 bits cannot tell two pixels apart in a picture of 512.
     let place = |values: Vec<f32>, shape: &[usize]| -> Result<Tensor> {
-        Ok(Tensor::from_vec(values, shape, device)?.to_dtype(dtype)?)
+        Ok(Tensor::from_vec(values, shape, device)?)
     };
     let mut prompts = Prompts::default();
     if let Some(corners) = prompt.box_px {
@@ -183,7 +178,7 @@ pub(super) fn prompts(prompt: &Prompt, device: &Device, dtype: DType) -> Result<
             .iter()
             .map(|&(_, inside)| f32::from(u8::from(inside)))
             .collect();
-        prompts.point_labels = Some(place(inside, &[1, points.len()])?);
+        prompts.point_labels = Some(place(inside, &[1, points.len()])?.to_dtype(dtype)?);
     }
     Ok(prompts)
 }

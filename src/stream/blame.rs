@@ -11,13 +11,17 @@ use std::collections::BTreeMap;
 /// Streams remembered; more that fail at once begin anew.
 const MOST_STREAMS: usize = 256;
 
+/// A stream's first failure after a success is its own where another has succeeded so many passes before: what is wrong
+/// with the model will show with the others, or again.
+const GRACE_PASSES: u64 = 8;
+
 /// Remembers who has been failing since when.
 #[derive(Debug, Default)]
 pub(super) struct Blame {
     /// Number of the pass under way.
     pass: u64,
-    /// The newest pass in which a stream succeeded.
-    succeeded: Option<u64>,
+    /// The newest pass in which each stream succeeded.
+    succeeded: BTreeMap<StreamId, u64>,
     /// First of the failed passes in a row of each stream.
     failing_since: BTreeMap<StreamId, u64>,
 }
@@ -31,7 +35,10 @@ impl Blame {
     /// A clip of `stream` succeeded. To be told before the failures of the same pass.
     pub fn succeeded(&mut self, stream: StreamId) {
         self.failing_since.remove(&stream);
-        self.succeeded = Some(self.pass);
+        if self.succeeded.len() >= MOST_STREAMS {
+            self.succeeded.clear();
+        }
+        self.succeeded.insert(stream, self.pass);
     }
 
     /// A clip of `stream` failed; whether that speaks against the model.
@@ -40,8 +47,10 @@ impl Blame {
             self.failing_since.clear();
         }
         let since = *self.failing_since.entry(stream).or_insert(self.pass);
-        // Since then this stream has not succeeded, so it was another.
-        self.succeeded.is_none_or(|pass| pass < since)
+        let others = self.succeeded.iter().filter(|(other, _)| **other != stream);
+        let newest = others.map(|(_, pass)| *pass).max();
+        let grace = if since == self.pass { GRACE_PASSES } else { 0 };
+        newest.is_none_or(|pass| pass < since.saturating_sub(grace))
     }
 }
 
@@ -70,6 +79,29 @@ mod tests {
         blame.begin();
         assert!(blame.failed(A));
         assert!(!blame.failed(B), "it has failed before");
+    }
+
+    #[test]
+    fn a_stream_that_fails_now_and_then_is_to_blame() {
+        let mut blame = Blame::default();
+        for _ in 0..5 {
+            for stream in [A, B, A] {
+                blame.begin();
+                blame.succeeded(stream);
+            }
+            blame.begin();
+            assert!(!blame.failed(B));
+        }
+        // From here on nothing works.
+        blame.begin();
+        assert!(
+            blame.failed(B),
+            "twice in a row, and nobody else has succeeded since"
+        );
+        blame.begin();
+        blame.failed(A);
+        blame.begin();
+        assert!(blame.failed(A));
     }
 
     #[test]

@@ -6,7 +6,8 @@ use super::sync::{Condvar, Mutex, MutexGuard};
 use super::time::Clock;
 use crate::segmenter::{Reply, Request, SegmentError, StreamId};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError};
 
 /// Most clips in one batch: each takes the memory of a forward pass.
 const BATCH_CLIPS: usize = 8;
@@ -92,8 +93,31 @@ pub(super) struct Desk {
     pub stopping: bool,
     /// The thread has ended, or nobody waits for it any more.
     pub gone: bool,
+    /// The thread has ended.
+    pub ended: bool,
+    /// Where it is counted until then.
+    pub left: Option<LeftThreads>,
     pub stats: WorkerStats,
     pub pace: BatchPace,
+}
+
+/// Counts threads that were left to themselves and have not ended yet: they hold the memory of a model each.
+#[derive(Debug, Clone, Default)]
+pub struct LeftThreads(Arc<AtomicU32>);
+
+impl LeftThreads {
+    /// How many there are now.
+    pub fn count(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn one_more(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn one_less(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 pub(super) struct Shared {

@@ -73,6 +73,10 @@ pub struct LiveEngine {
     spares: Vec<Request>,
 }
 
+/// How much more time may pass from one frame's arrival to another's than by their timestamps: bursts and stalls of a
+/// network. Timestamps that are further off stand still, and say nothing of an age.
+const LENIENCE_NANOS: u64 = 500_000_000;
+
 /// Requests kept: one is cut, one waits, one is under way, and one is on its way back.
 const SPARES: usize = 4;
 
@@ -306,9 +310,11 @@ impl LiveEngine {
         let Some(frame) = self.waiting.front().copied().filter(|frame| frame.index == index) else {
             return Outcome::Unknown;
         };
-        let held_long_enough = self
-            .newest
-            .is_none_or(|now| now.since_nanos(frame.time) >= self.config.delay_nanos);
+        // By timestamps; where they stand still, by arrival, so that the video does not.
+        let held_long_enough = self.newest.is_none_or(|now| {
+            now.since_nanos(frame.time) >= self.config.delay_nanos
+                || now.waited_nanos(frame.time) >= self.config.delay_nanos.saturating_add(LENIENCE_NANOS)
+        });
         if !self.ended && !held_long_enough {
             return Outcome::NeedsFrames;
         }
@@ -318,7 +324,10 @@ impl LiveEngine {
             self.masks.pop_front();
         }
         let young = |mask: &&Mask| {
-            mask.frame <= index && frame.time.since_nanos(mask.time) <= self.config.max_age_nanos
+            mask.frame <= index
+                && frame.time.since_nanos(mask.time) <= self.config.max_age_nanos
+                && frame.time.waited_nanos(mask.time)
+                    <= self.config.max_age_nanos.saturating_add(LENIENCE_NANOS)
         };
         match (self.masks.front().filter(young), &self.fault) {
             (Some(mask), _) => Outcome::Mask(carried(mask, index, self.carrier.as_mut())),

@@ -1,11 +1,13 @@
 //! Keeps a worker going: gives up one whose forward pass hangs and starts another in its place.
 //!
 //! A pass counts as hung after `max(watchdog, 10 x its own median)`. Its thread cannot be ended, only left to
-//! itself; with it goes the memory of a model, so after [`MOST_DETACHED`] of them inference stays off.
+//! itself; with it goes the memory of a model, so after [`MOST_DETACHED`] of them inference stays off. The same holds
+//! for passes that did not end in time when their stream was stopped, but those are slow, not hung: inference begins
+//! when one of them has ended.
 
 use super::stats::Recent;
 use super::sync::{Mutex, MutexGuard};
-use super::worker::{Open, Port, Stopped, Worker, WorkerConfig, WorkerStats};
+use super::worker::{LeftThreads, Open, Port, Stopped, Worker, WorkerConfig, WorkerStats};
 use crate::error::Result;
 use crate::segmenter::{SegmenterSpec, StreamId};
 use std::sync::{Arc, PoisonError};
@@ -53,9 +55,12 @@ pub struct Supervisor {
 struct Inner {
     /// `None` when inference is off.
     worker: Option<Worker>,
-    detached: u32,
-    /// Why there is no worker any more.
+    /// Threads left to themselves that still run, those of other supervisors of the same owner included.
+    left: LeftThreads,
+    /// Why there is no worker.
     off: Option<String>,
+    /// A worker is to be started once few enough threads are left.
+    waits: bool,
     /// Of workers that were given up.
     restarts_before: u64,
     passes_before: u64,
@@ -63,19 +68,22 @@ struct Inner {
 }
 
 impl Supervisor {
-    /// Opens the model on a worker of its own. `detached` counts threads that were given up before.
+    /// Opens the model on a worker of its own. `left` counts the threads that its owner has left to themselves; too many
+    /// keep inference off until they have ended.
     ///
     /// # Errors
     /// As [`Worker::spawn`].
-    pub fn start(config: WorkerConfig, open: Open, watchdog_nanos: u64, detached: u32) -> Result<Self> {
+    pub fn start(config: WorkerConfig, open: Open, watchdog_nanos: u64, left: LeftThreads) -> Result<Self> {
         let worker = Worker::spawn(config.clone(), Arc::clone(&open))?;
         let spec = worker.spec().clone();
-        let off = (detached >= MOST_DETACHED).then(|| too_many(detached));
-        let worker = off.is_none().then_some(worker);
+        let count = left.count();
+        let waits = count >= MOST_DETACHED;
+        let off = waits.then(|| format!("{}; it begins when one of them has ended", too_many(count)));
         let inner = Inner {
-            worker,
-            detached,
+            worker: (!waits).then_some(worker),
+            left,
             off,
+            waits,
             restarts_before: 0,
             passes_before: 0,
             forward_nanos: Recent::default(),
@@ -108,9 +116,9 @@ impl Supervisor {
         self.inner().off.clone()
     }
 
-    /// Threads that were given up.
+    /// Threads that were left to themselves and still run.
     pub fn detached(&self) -> u32 {
-        self.inner().detached
+        self.inner().left.count()
     }
 
     /// What has been measured, over all workers.
@@ -142,6 +150,13 @@ impl Supervisor {
     /// Looks whether the pass under way hangs at `now_nanos` (of the worker's clock), and replaces its worker if so.
     pub fn tend(&self, now_nanos: u64) -> Option<Incident> {
         let mut inner = self.inner();
+        if inner.waits && inner.left.count() < MOST_DETACHED {
+            inner.waits = false;
+            match Worker::replace(self.config.clone(), Arc::clone(&self.open), self.spec.clone()) {
+                Ok(worker) => (inner.worker, inner.off) = (Some(worker), None),
+                Err(error) => inner.off = Some(error.to_string()),
+            }
+        }
         let worker = inner.worker.as_ref()?;
         let after_nanos = worker.busy_nanos(now_nanos)?;
         if after_nanos < self.watchdog_nanos {
@@ -163,10 +178,11 @@ impl Supervisor {
         if let Some(hung) = inner.worker.take()
             && hung.stop(Duration::ZERO) == Stopped::Detached
         {
-            inner.detached += 1;
+            hung.count_in(&inner.left);
         }
-        let cause = if inner.detached >= MOST_DETACHED {
-            too_many(inner.detached)
+        let count = inner.left.count();
+        let cause = if count >= MOST_DETACHED {
+            too_many(count)
         } else {
             match Worker::replace(self.config.clone(), Arc::clone(&self.open), self.spec.clone()) {
                 Ok(worker) => {
@@ -183,19 +199,20 @@ impl Supervisor {
     /// Ends the worker; see [`Worker::stop`].
     pub fn stop(&self, within: Duration) -> Stopped {
         let mut inner = self.inner();
-        let stopped = inner
-            .worker
-            .take()
-            .map_or(Stopped::Joined, |worker| worker.stop(within));
+        inner.waits = false;
+        let Some(worker) = inner.worker.take() else {
+            return Stopped::Joined;
+        };
+        let stopped = worker.stop(within);
         if stopped == Stopped::Detached {
-            inner.detached += 1;
+            worker.count_in(&inner.left);
         }
         stopped
     }
 }
 
 fn too_many(detached: u32) -> String {
-    format!("{detached} forward passes hung and hold their memory")
+    format!("{detached} forward passes that were given up still run and hold their memory")
 }
 
 #[cfg(test)]
@@ -219,7 +236,7 @@ mod tests {
     #[test]
     fn a_hung_pass_is_replaced_once_and_then_inference_is_off() {
         let (open, begun, leave) = gated_open();
-        let supervisor = Supervisor::start(config(), open, 30 * SECOND, 0).unwrap();
+        let supervisor = Supervisor::start(config(), open, 30 * SECOND, LeftThreads::default()).unwrap();
         for round in 0..2 {
             let port = supervisor.port(StreamId(1)).unwrap();
             assert_eq!(supervisor.tend(100 * SECOND), None, "nothing is under way");
@@ -256,7 +273,7 @@ mod tests {
             clock: Arc::new(move || clock.load(Ordering::SeqCst)),
             ..config()
         };
-        let supervisor = Supervisor::start(config, open, 30 * SECOND, 0).unwrap();
+        let supervisor = Supervisor::start(config, open, 30 * SECOND, LeftThreads::default()).unwrap();
         let port = supervisor.port(StreamId(1)).unwrap();
         assert_eq!(supervisor.pace(0), Pace::default());
         // Ten seconds a pass.
@@ -289,22 +306,36 @@ mod tests {
     }
 
     #[test]
-    fn stopping_while_a_pass_hangs_is_counted() {
+    fn passes_that_outlast_their_stop_count_until_they_end() {
+        let left = LeftThreads::default();
+        let mut leaves = Vec::new();
+        for count in 1..=MOST_DETACHED {
+            let (open, begun, leave) = gated_open();
+            let supervisor = Supervisor::start(config(), open, 30 * SECOND, left.clone()).unwrap();
+            let port = supervisor.port(StreamId(1)).unwrap();
+            port.submit(job(&port, 0, 1));
+            begun.recv().unwrap();
+            assert_eq!(supervisor.stop(Duration::from_millis(1)), Stopped::Detached);
+            assert_eq!(supervisor.detached(), count);
+            assert!(supervisor.tend(0).is_none() && supervisor.port(StreamId(1)).is_none());
+            leaves.push(leave);
+        }
         let (open, begun, leave) = gated_open();
-        let supervisor = Supervisor::start(config(), open, 30 * SECOND, 1).unwrap();
+        let supervisor = Supervisor::start(config(), open, 30 * SECOND, left.clone()).unwrap();
+        assert!(supervisor.tend(0).is_none() && supervisor.port(StreamId(1)).is_none());
+        assert!(supervisor.off().unwrap().contains("2 forward passes"));
+        // One ends: inference begins.
+        leaves.pop().unwrap().send(()).unwrap();
+        while left.count() == MOST_DETACHED {
+            std::thread::yield_now();
+        }
+        assert_eq!(supervisor.tend(0), None);
+        assert_eq!(supervisor.off(), None);
         let port = supervisor.port(StreamId(1)).unwrap();
         port.submit(job(&port, 0, 1));
         begun.recv().unwrap();
-        assert_eq!(supervisor.stop(Duration::from_millis(1)), Stopped::Detached);
-        assert_eq!(supervisor.detached(), 2);
         leave.send(()).unwrap();
-        let (open, _begun, _leave) = gated_open();
-        assert!(
-            Supervisor::start(config(), open, 1, 2)
-                .unwrap()
-                .port(StreamId(1))
-                .is_none(),
-            "stays off"
-        );
+        assert!(matches!(port.wait(LONG), Wait::Done(_)));
+        leaves.pop().unwrap().send(()).unwrap();
     }
 }

@@ -26,6 +26,13 @@ impl FrameTime {
     }
 }
 
+impl FrameTime {
+    /// How much later than `earlier` this frame arrived. Zero where it did not.
+    pub fn waited_nanos(self, earlier: FrameTime) -> u64 {
+        self.arrival_nanos.saturating_sub(earlier.arrival_nanos)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

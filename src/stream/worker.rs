@@ -12,6 +12,7 @@
 
 use super::desk::{Desk, Lane, SPENT, Shared, Work};
 use super::keeper::Keeper;
+use super::stats::Recent;
 use super::sync::{Builder, Condvar, JoinHandle, Mutex, channel, wait_while};
 use super::time::Clock;
 use crate::error::{Error, Result};
@@ -20,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-pub use super::desk::{Done, Job, WorkerStats};
+pub use super::desk::{Done, Job, LeftThreads, WorkerStats};
 pub use super::port::{Port, Wait};
 
 /// Opens the model; called again after faults.
@@ -43,7 +44,8 @@ pub enum Priority {
     /// As the thread that starts it.
     #[default]
     Inherited,
-    /// The lowest (nice 19 on Linux): streaming threads win.
+    /// The lowest (nice 19 on Linux): streaming threads win. A model opened by the worker has its own threads give way
+    /// to every other at once (`SCHED_IDLE`).
     Lowest,
 }
 
@@ -177,6 +179,17 @@ impl Worker {
     }
 }
 
+impl Worker {
+    /// Counts the thread, which was left to itself, in `left` until it ends.
+    pub fn count_in(&self, left: &LeftThreads) {
+        let mut desk = self.shared.desk();
+        if !desk.ended && desk.left.is_none() {
+            left.one_more();
+            desk.left = Some(left.clone());
+        }
+    }
+}
+
 impl Drop for Worker {
     /// Lets the thread end by itself.
     fn drop(&mut self) {
@@ -206,7 +219,7 @@ fn start(
     let thread = Builder::new().name(name).spawn(move || {
         let _gone = Gone(Arc::clone(&theirs));
         if priority == Priority::Lowest {
-            lower_priority();
+            crate::priority::lower();
         }
         let mut keeper = Keeper::default();
         if let Some(open) = begin(&mut keeper) {
@@ -222,13 +235,20 @@ struct Gone(Arc<Shared>);
 
 impl Drop for Gone {
     fn drop(&mut self) {
-        self.0.desk().gone = true;
+        let mut desk = self.0.desk();
+        (desk.gone, desk.ended) = (true, true);
+        if let Some(left) = desk.left.take() {
+            left.one_less();
+        }
+        drop(desk);
         self.0.news.notify_all();
     }
 }
 
 /// Serves commands until stopped.
 fn serve(shared: &Shared, keeper: &mut Keeper, open: &Open) {
+    // The same numbers as the desk's, so that their median is not sought while a video waits for the desk.
+    let mut forward = Recent::default();
     loop {
         let work = {
             let mut desk = shared.desk();
@@ -249,12 +269,18 @@ fn serve(shared: &Shared, keeper: &mut Keeper, open: &Open) {
                 let restarts = keeper.restarts;
                 let results = keeper.run(&requests, open, &shared.clock);
                 let forward_nanos = (shared.clock)().saturating_sub(begun);
+                let is_good = results.iter().any(std::result::Result::is_ok);
+                if is_good {
+                    forward.add(forward_nanos);
+                }
+                let median_nanos = forward.percentile(50);
+                drop(requests);
                 let mut desk = shared.desk();
                 desk.stats.passes += 1;
                 desk.stats.restarts += keeper.restarts - restarts;
-                if results.iter().any(std::result::Result::is_ok) {
+                if is_good {
                     desk.stats.forward_nanos.add(forward_nanos);
-                    desk.stats.median_nanos = desk.stats.forward_nanos.percentile(50);
+                    desk.stats.median_nanos = median_nanos;
                 }
                 // Rows that failed were run twice.
                 if results.iter().all(std::result::Result::is_ok) {
@@ -280,27 +306,6 @@ fn serve(shared: &Shared, keeper: &mut Keeper, open: &Open) {
             }
         }
         shared.news.notify_all();
-    }
-}
-
-/// Gives this thread, and those it will start, the lowest priority.
-fn lower_priority() {
-    #[cfg(target_os = "linux")]
-    {
-        unsafe extern "C" {
-            fn setpriority(
-                which: std::ffi::c_int,
-                who: std::ffi::c_uint,
-                priority: std::ffi::c_int,
-            ) -> std::ffi::c_int;
-        }
-        const PRIO_PROCESS: std::ffi::c_int = 0;
-        const NICEST: std::ffi::c_int = 19;
-        // SAFETY: the signature is the C library's; the call takes numbers only. On Linux 0 is the calling thread.
-        let result = unsafe { setpriority(PRIO_PROCESS, 0, NICEST) };
-        if result != 0 {
-            tracing::debug!("the worker's priority stays: {}", std::io::Error::last_os_error());
-        }
     }
 }
 

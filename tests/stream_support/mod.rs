@@ -276,6 +276,13 @@ impl Bench {
         assert!(self.src.push_event(gst::event::Segment::new(&segment)));
     }
 
+    /// Gives the element a clock by which its running time is that now.
+    pub fn run_at(&self, running: gst::ClockTime) {
+        let clock = gst::SystemClock::obtain();
+        self.element.set_clock(Some(&clock)).unwrap();
+        self.element.set_base_time(clock.time().saturating_sub(running));
+    }
+
     pub fn push(&self, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         self.src.push(buffer)
     }

@@ -64,6 +64,10 @@ impl Models {
         if infer.property::<String>("model-instance-id").is_empty() {
             infer.set_property("model-instance-id", format!("masam-latency-{number}"));
         }
+        if infer.property::<String>("roi") == "auto" {
+            // The code is read from the whole of what the model is shown.
+            infer.set_property("roi", "none");
+        }
         self.look_with(infer)?;
         if self.held.len() > number {
             return Ok(());
@@ -73,11 +77,16 @@ impl Models {
             "model",
             "device",
             "precision",
+            "threads",
             "model-instance-id",
             "watchdog",
             "mode",
         ] {
             holder.set_property_from_value(name, &infer.property_value(name));
+        }
+        // Of debug builds.
+        if holder.has_property("inject-fault") {
+            holder.set_property_from_value("inject-fault", &infer.property_value("inject-fault"));
         }
         let ours = holder.downcast_ref::<Infer>().context("masaminfer is not ours")?;
         self.look_with(ours)?;
@@ -100,7 +109,9 @@ impl Models {
         let options = OpenOptions {
             device: infer.property::<String>("device").parse()?,
             precision: infer.property::<String>("precision").parse()?,
-            ..OpenOptions::default()
+            threads: usize::try_from(infer.property::<u32>("threads"))
+                .ok()
+                .filter(|&threads| threads > 0),
         };
         let frame = Arc::clone(&self.frame);
         infer.set_segmenter(move || {

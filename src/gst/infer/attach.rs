@@ -100,13 +100,14 @@ impl Stream {
 }
 
 impl State {
-    /// What the viewer is told where a model takes so long that none of its masks is young enough to be shown.
+    /// What the viewer is told where a model takes so long that its masks are not young enough to be shown all the time:
+    /// one is as old as a pass takes when it comes, and twice that when the next one comes.
     pub(super) fn slowness(&self, pace: Pace) -> Option<String> {
         let oldest = self.session.settings.max_mask_age_nanos;
         let seconds = |nanos: u64| nanos as f64 / 1e9;
         let limit = format!("masks older than {:.1} s are not shown", seconds(oldest));
         match (pace.median_nanos, pace.busy_nanos) {
-            (Some(median), _) if median > oldest => Some(format!(
+            (Some(median), _) if median.saturating_mul(2) > oldest => Some(format!(
                 "the model is too slow: {:.1} s for a clip, {limit}",
                 seconds(median)
             )),

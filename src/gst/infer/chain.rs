@@ -30,11 +30,12 @@ enum Next {
 impl Infer {
     pub(super) fn sink_chain(&self, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         self.tend();
-        let was_paused = self
-            .state()
-            .as_mut()
-            .is_some_and(|state| std::mem::take(&mut state.was_paused));
-        if self.is_under_way() && ((was_paused && self.is_live()) || self.breaks_off(&buffer)) {
+        let now_nanos = self.now_nanos();
+        let follows_pause = self.state().as_mut().is_some_and(|state| {
+            let running = buffer.pts().and_then(|pts| state.segment.to_running_time(pts));
+            state.follows_pause(running.map(gst::ClockTime::nseconds), now_nanos)
+        });
+        if self.is_under_way() && ((follows_pause && self.is_live()) || self.breaks_off(&buffer)) {
             gst::debug!(CAT, imp = self, "discontinuity");
             self.end_epoch()?;
         }

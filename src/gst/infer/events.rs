@@ -112,7 +112,8 @@ impl Infer {
         let format = Format::from_caps(caps)
             .map_err(|error| gst::error_msg!(gst::StreamError::Format, ("{error}")))?;
         let mut latency = gst::query::Latency::new();
-        let live_source = self.sinkpad.peer_query(&mut latency) && latency.result().0;
+        // Who has no answer is a camera that does not know its rate: what can tell its latency without one knows it.
+        let live_source = !self.sinkpad.peer_query(&mut latency) || latency.result().0;
         gst::debug!(
             CAT,
             imp = self,

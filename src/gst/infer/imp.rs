@@ -2,15 +2,16 @@
 
 use super::session::{Session, clock};
 use super::settings::{self, Settings};
-use super::state::State;
+use super::state::{Pause, State};
 use crate::prompt::FramePrompt;
-use crate::stream::{Clock, Open};
+use crate::stream::{Clock, LeftThreads, Open};
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gstreamer as gst;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -32,8 +33,10 @@ pub struct Infer {
     opener: Mutex<Option<Open>>,
     session: Mutex<Option<Session>>,
     state: Mutex<Option<State>>,
-    /// Threads of hung forward passes that were left to themselves.
-    pub(super) detached: AtomicU32,
+    /// Threads of forward passes that were left to themselves.
+    pub(super) left: LeftThreads,
+    /// When the element went down to READY, of the clock; 0 while it has not.
+    readied_nanos: AtomicU64,
     /// Behind arrival times; the workers' clock.
     clock: Clock,
 }
@@ -65,8 +68,7 @@ impl Infer {
         let settings = self.settings().clone();
         let injected = self.opener.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let is_named = injected.is_some() || settings.model.is_some();
-        let detached = self.detached.load(Ordering::Relaxed);
-        let session = Session::open(settings, injected, detached).map_err(|error| match error {
+        let session = Session::open(settings, injected, self.left.clone()).map_err(|error| match error {
             crate::Error::Config { .. } | crate::Error::Several(_) if is_named => {
                 gst::error_msg!(gst::LibraryError::Settings, ("{error}"))
             }
@@ -79,7 +81,7 @@ impl Infer {
         let spec = session.spec();
         gst::info!(CAT, imp = self, "model {} on {}", spec.model_id, spec.device);
         if let Some(cause) = session.supervisor.off() {
-            gst::element_imp_warning!(self, gst::StreamError::Failed, ("inference stays off: {cause}"));
+            gst::element_imp_warning!(self, gst::StreamError::Failed, ("inference is off: {cause}"));
         }
         *self.session() = Some(session);
         Ok(())
@@ -115,8 +117,11 @@ impl Infer {
         let Some(session) = self.session().take() else {
             return;
         };
-        let detached = session.close();
-        if detached > self.detached.swap(detached, Ordering::Relaxed) {
+        let waited = match self.readied_nanos.load(Ordering::Relaxed) {
+            0 => None,
+            since => Some(Duration::from_nanos(self.now_nanos().saturating_sub(since))),
+        };
+        if session.close(waited) {
             gst::warning!(
                 CAT,
                 imp = self,
@@ -200,7 +205,8 @@ impl ObjectSubclass for Infer {
             opener: Mutex::default(),
             session: Mutex::default(),
             state: Mutex::default(),
-            detached: AtomicU32::new(0),
+            left: LeftThreads::default(),
+            readied_nanos: AtomicU64::new(0),
             clock: clock(),
         }
     }
@@ -277,18 +283,26 @@ impl ElementImpl for Infer {
         match transition {
             gst::StateChange::NullToReady => self.report(self.open())?,
             gst::StateChange::ReadyToPaused => {
+                self.readied_nanos.store(0, Ordering::Relaxed);
                 self.report(self.renew())?;
                 let session = self.session().clone().ok_or(gst::StateChangeError)?;
                 *self.state() = Some(State::new(session));
             }
             gst::StateChange::PlayingToPaused => {
                 // The picture of a live source goes on meanwhile, and running time does not.
+                let running = self.obj().current_running_time();
                 if let Some(state) = self.state().as_mut() {
-                    state.was_paused = true;
+                    state.pause = Some(Pause {
+                        running_nanos: running.map(gst::ClockTime::nseconds),
+                        over_since_nanos: None,
+                    });
                 }
             }
             // Wakes a chain function that waits, so that the pads can be deactivated.
-            gst::StateChange::PausedToReady => self.interrupt(true),
+            gst::StateChange::PausedToReady => {
+                self.readied_nanos.store(self.now_nanos(), Ordering::Relaxed);
+                self.interrupt(true);
+            }
             _ => (),
         }
         let success = self.parent_change_state(transition)?;

@@ -1,7 +1,7 @@
 //! Queries: how many buffers we keep, and how late we are.
 
 use super::imp::{CAT, Infer};
-use super::state::State;
+use super::state::{SLOW_FRAME_NANOS, State};
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gstreamer as gst;
@@ -93,7 +93,7 @@ impl State {
 
     fn own_latency_nanos(&self, forward_nanos: u64) -> u64 {
         let Some(stream) = &self.stream else { return 0 };
-        let frame = stream.format.frame_nanos().unwrap_or(0);
+        let frame = stream.format.frame_nanos().unwrap_or(SLOW_FRAME_NANOS);
         match (stream.live, stream.delay_nanos) {
             (true, 0) => 0,
             (true, delay) => delay.saturating_add(frame),

@@ -6,7 +6,6 @@ use crate::segmenter::SegmentError;
 use crate::stream::Incident;
 use gst::subclass::prelude::*;
 use gstreamer as gst;
-use std::sync::atomic::Ordering;
 
 /// Name of the element message with the numbers of `stats`.
 const STATS_MESSAGE: &str = "masam-stats";
@@ -28,7 +27,7 @@ impl Infer {
                 session.supervisor.off().is_some(),
                 Some((session.spec().model_id.clone(), session.spec().device.clone())),
             ),
-            None => (self.detached.load(Ordering::Relaxed), false, None),
+            None => (self.left.count(), false, None),
         };
         let (numbers, counts, epoch, live, fault) = match &*self.state() {
             Some(state) => {

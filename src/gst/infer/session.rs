@@ -7,7 +7,7 @@ use crate::segmenter::SegmenterSpec;
 use crate::stream::faulty::{FaultPlan, Faulty};
 use crate::stream::live::check_emit;
 use crate::stream::worker::Stopped;
-use crate::stream::{Clock, Open, Priority, Supervisor, WorkerConfig};
+use crate::stream::{Clock, LeftThreads, Open, Priority, Supervisor, WorkerConfig};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 
 /// How long a forward pass may hold up the way to NULL; after that its thread is left to itself.
 const STOP_WITHIN: Duration = Duration::from_millis(500);
+
+/// How long at least, where that time has passed since READY: elements of one pipeline stop one after another.
+const STOP_AT_LEAST: Duration = Duration::from_millis(20);
 
 /// A model that is open, and the wishes it was opened with.
 #[derive(Clone)]
@@ -43,6 +46,7 @@ struct Opened {
     precision: String,
     threads: u32,
     inject_fault: String,
+    watchdog_nanos: u64,
 }
 
 impl Opened {
@@ -54,6 +58,7 @@ impl Opened {
             precision: settings.precision.clone(),
             threads: settings.threads,
             inject_fault: settings.inject_fault.clone(),
+            watchdog_nanos: settings.watchdog_nanos,
         }
     }
 }
@@ -62,12 +67,12 @@ impl Opened {
 static INSTANCES: Mutex<Vec<(Opened, Weak<Supervisor>)>> = Mutex::new(Vec::new());
 
 impl Session {
-    /// Checks the settings and opens the model with `injected`, or from its file. `detached` counts threads that this
-    /// element has had to leave to themselves.
+    /// Checks the settings and opens the model with `injected`, or from its file. `left` counts the threads that
+    /// this element has had to leave to themselves.
     ///
     /// # Errors
     /// [`Error::Config`] for settings that no stream could satisfy, else what opening gave.
-    pub fn open(settings: Settings, injected: Option<Open>, detached: u32) -> Result<Self> {
+    pub fn open(settings: Settings, injected: Option<Open>, left: LeftThreads) -> Result<Self> {
         let options = settings.open_options()?;
         let (roi, prompt) = (settings.roi()?, settings.prompt.parse()?);
         let open = match (injected, settings.model.clone()) {
@@ -83,9 +88,9 @@ impl Session {
             plan => made_faulty(open, plan.parse()?),
         };
         let supervisor = if settings.model_instance_id.is_empty() {
-            Arc::new(start(&settings, open, detached)?)
+            Arc::new(start(&settings, open, left)?)
         } else {
-            share(&settings, open, detached)?
+            share(&settings, open, left)?
         };
         let session = Self {
             supervisor,
@@ -96,7 +101,7 @@ impl Session {
         match session.checked() {
             Ok(()) => Ok(session),
             Err(error) => {
-                session.close();
+                session.close(None);
                 Err(error)
             }
         }
@@ -107,13 +112,7 @@ impl Session {
     /// # Errors
     /// As [`Session::open`].
     pub fn renewed(&self, settings: Settings) -> Result<Option<Self>> {
-        let asks_for = |settings: &Settings| {
-            (
-                Opened::with(settings),
-                settings.watchdog_nanos,
-                priority(settings),
-            )
-        };
+        let asks_for = |settings: &Settings| (Opened::with(settings), priority(settings));
         if asks_for(&self.settings) != asks_for(&settings) {
             return Ok(None);
         }
@@ -140,15 +139,17 @@ impl Session {
         self.supervisor.spec()
     }
 
-    /// Ends the worker unless other elements use it. Gives the number of threads that were left to themselves.
-    pub fn close(self) -> u32 {
+    /// Ends the worker unless other elements use it. A pass under way has had `waited` to end by now. Whether its thread
+    /// had to be left to itself.
+    pub fn close(self, waited: Option<Duration>) -> bool {
         // Only the last of those that share it gets hold of it.
-        Arc::into_inner(self.supervisor).map_or(0, |supervisor| {
-            let before = supervisor.detached();
-            match supervisor.stop(STOP_WITHIN) {
-                Stopped::Detached => before + 1,
-                Stopped::Joined => before,
-            }
+        Arc::into_inner(self.supervisor).is_some_and(|supervisor| {
+            let within = match (waited, supervisor.pace(clock()()).busy_nanos) {
+                (Some(waited), Some(_)) => STOP_WITHIN.saturating_sub(waited).max(STOP_AT_LEAST),
+                // Without a pass under way it ends by itself.
+                _ => STOP_WITHIN,
+            };
+            supervisor.stop(within) == Stopped::Detached
         })
     }
 }
@@ -172,24 +173,26 @@ fn named(error: Error, path: &std::path::Path) -> Error {
 
 fn priority(settings: &Settings) -> Priority {
     match settings.mode {
+        // A video that joins later may be live.
+        _ if !settings.model_instance_id.is_empty() => Priority::Lowest,
         Mode::Exact => Priority::Inherited,
         Mode::Auto | Mode::Live => Priority::Lowest,
     }
 }
 
-fn start(settings: &Settings, open: Open, detached: u32) -> Result<Supervisor> {
+fn start(settings: &Settings, open: Open, left: LeftThreads) -> Result<Supervisor> {
     let priority = priority(settings);
     let config = WorkerConfig {
         name: "masam-infer".into(),
         clock: clock(),
         priority,
     };
-    Supervisor::start(config, open, settings.watchdog_nanos, detached)
+    Supervisor::start(config, open, settings.watchdog_nanos, left)
 }
 
 /// The model that is open under this id, or a new one. Elements that start together wait for each other here, so that
 /// it is opened once.
-fn share(settings: &Settings, open: Open, detached: u32) -> Result<Arc<Supervisor>> {
+fn share(settings: &Settings, open: Open, left: LeftThreads) -> Result<Arc<Supervisor>> {
     let wanted = Opened::with(settings);
     let mut instances = INSTANCES.lock().unwrap_or_else(PoisonError::into_inner);
     instances.retain(|(_, supervisor)| supervisor.strong_count() > 0);
@@ -207,10 +210,10 @@ fn share(settings: &Settings, open: Open, detached: u32) -> Result<Arc<Superviso
             roi: Roi::None,
             prompt: FramePrompt::default(),
         }
-        .close();
+        .close(None);
         return Err(Error::config("model-instance-id", &wanted.id, bound));
     }
-    let supervisor = Arc::new(start(settings, open, detached)?);
+    let supervisor = Arc::new(start(settings, open, left)?);
     instances.push((wanted, Arc::downgrade(&supervisor)));
     Ok(supervisor)
 }

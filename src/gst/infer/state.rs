@@ -4,7 +4,7 @@ use super::attach::Tag;
 use super::picture::Format;
 use super::pool::PoolWatch;
 use super::session::Session;
-use super::settings::{Mode, Roi};
+use super::settings::{Mode, Roi, Settings};
 use crate::error::Result;
 use crate::geometry::{ModelSquare, Rect, Size};
 use crate::kernels::picture::region::RegionFinder;
@@ -43,11 +43,23 @@ pub(super) struct State {
     pub declared_nanos: Option<u64>,
     /// Frames of an earlier running time come too late, as downstream has said.
     pub earliest_nanos: Option<u64>,
-    /// The element has been paused since the last frame.
-    pub was_paused: bool,
+    /// The element has been paused, and no frame of after that has come yet.
+    pub pause: Option<Pause>,
     /// When the numbers were last posted.
     pub stats_posted_nanos: Option<u64>,
 }
+
+/// A pause. A live source's picture goes on meanwhile, and running time does not: frames of before and after must not
+/// share an epoch. Elements upstream may hold frames of before it, which come first when it is over.
+pub(super) struct Pause {
+    /// Running time when it began, where there is a clock.
+    pub running_nanos: Option<u64>,
+    /// When the first frame after it came, of the element's clock.
+    pub over_since_nanos: Option<u64>,
+}
+
+/// For how long after a pause frames may come that are older than it; timestamps that say so later are no timestamps.
+const HELD_OVER_PAUSE_NANOS: u64 = 2_000_000_000;
 
 /// What depends on the caps.
 pub(super) struct Stream {
@@ -127,9 +139,26 @@ impl State {
             forward_declared_nanos: 0,
             declared_nanos: None,
             earliest_nanos: None,
-            was_paused: false,
+            pause: None,
             stats_posted_nanos: None,
         }
+    }
+
+    /// Whether the frame of that running time, which came at `now_nanos`, may be parted from the one before it by a pause:
+    /// it is the first after one, or still one of before it.
+    pub fn follows_pause(&mut self, running_nanos: Option<u64>, now_nanos: u64) -> bool {
+        let Some(pause) = &mut self.pause else {
+            return false;
+        };
+        let over_since = *pause.over_since_nanos.get_or_insert(now_nanos);
+        let is_of_before = running_nanos
+            .zip(pause.running_nanos)
+            .is_some_and(|(running, paused)| running <= paused)
+            && now_nanos.saturating_sub(over_since) < HELD_OVER_PAUSE_NANOS;
+        if !is_of_before {
+            self.pause = None;
+        }
+        true
     }
 
     /// Clips and frames over all engines since the element was started.
@@ -164,11 +193,19 @@ impl State {
             },
         };
         let frame_nanos = format.frame_nanos();
-        let window = settings.window(spec, frame_nanos)?;
         let live = match settings.mode {
             Mode::Live => true,
             Mode::Exact => false,
-            Mode::Auto => live_source && matches!(window.emit, Emit::Newest | Emit::Step),
+            Mode::Auto => live_source && matches!(settings.emit.into(), Emit::Newest | Emit::Step),
+        };
+        let window = match live {
+            // The worker takes clips as it can.
+            true => Settings {
+                hop: 1,
+                ..(**settings).clone()
+            }
+            .window(spec, frame_nanos)?,
+            false => settings.window(spec, frame_nanos)?,
         };
         let id = unique_stream();
         let eye = Eye::new(spec, live, finder);
@@ -317,6 +354,9 @@ impl State {
 
 /// Assumed between frames where the caps name no rate: 60 Hz, so that enough buffers are asked for.
 const UNKNOWN_FRAME_NANOS: u64 = 1_000_000_000 / 60;
+
+/// The same where it is a matter of how late a frame may leave: 25 Hz.
+pub(super) const SLOW_FRAME_NANOS: u64 = 1_000_000_000 / 25;
 
 /// Looks at frames.
 pub(super) struct Eye {

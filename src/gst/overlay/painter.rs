@@ -330,7 +330,9 @@ impl Painter {
             if expired {
                 self.status_text.push_str(", too old to show");
             }
-            if let Some(rate) = self.rate.per_second() {
+            // What no mask is shown of has no rate.
+            let is_shown = !expired && !is_nothing(view);
+            if let Some(rate) = self.rate.per_second().filter(|_| is_shown) {
                 let _ = write!(self.status_text, "  ·  {rate:.1} masks/s");
             }
             if view.carried {
