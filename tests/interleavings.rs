@@ -11,7 +11,7 @@ use masam::segmenter::{
     Temporal, Want,
 };
 use masam::stream::{
-    Done, Incident, Job, Open, Port, Priority, Stopped, Supervisor, Wait, Worker, WorkerConfig,
+    Done, Incident, Job, LeftThreads, Open, Port, Priority, Stopped, Supervisor, Wait, Worker, WorkerConfig,
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

@@ -294,19 +294,22 @@ pub(super) fn clip(
 /// (0.75, 0.6) outside; mask: 4 uniform("mask").
 fn prompts(config: &ModelConfig, words: &str, setting: &Setting) -> Result<Prompts> {
     let side = config.image_side_px as f32;
+    let place = |values: Vec<f32>, shape: &[usize]| -> Result<Tensor> {
+        Ok(Tensor::from_vec(values, shape, &setting.device)?)
+    };
     let tensor = |values: Vec<f32>, shape: &[usize]| -> Result<Tensor> {
-        Ok(Tensor::from_vec(values, shape, &setting.device)?.to_dtype(setting.weights())?)
+        Ok(place(values, shape)?.to_dtype(setting.weights())?)
     };
     let mut prompts = Prompts::default();
     for word in words.split('+').filter(|w| !w.is_empty() && *w != "none") {
         match word {
             "box" => {
                 let corners = [0.2, 0.3, 0.7, 0.8].map(|part| part * side);
-                prompts.boxes = Some(tensor(corners.to_vec(), &[1, 4])?);
+                prompts.boxes = Some(place(corners.to_vec(), &[1, 4])?);
             }
             "points" => {
                 let points = [0.25, 0.5, 0.75, 0.6].map(|part| part * side);
-                prompts.points = Some(tensor(points.to_vec(), &[1, 2, 2])?);
+                prompts.points = Some(place(points.to_vec(), &[1, 2, 2])?);
                 prompts.point_labels = Some(tensor(vec![1.0, 0.0], &[1, 2])?);
             }
             "mask" => {

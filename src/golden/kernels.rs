@@ -248,6 +248,32 @@ impl Bench<'_> {
             |x| labels::of_planes(&x[0], 8)?.narrow(1, 0, 64),
             |x| x[0].argmax(1)?.flatten_from(1),
         );
+        // Each pixel has a class whose channels stand out, and the classes their own channels.
+        const CLASSES: usize = 3;
+        const CHANNELS: usize = 24;
+        let stands_out = |shape: &[usize], class_of: fn(usize) -> usize, like: &Tensor| {
+            let at = |i: usize| {
+                f32::from(u8::from(
+                    i % CHANNELS / (CHANNELS / CLASSES) == class_of(i / CHANNELS),
+                ))
+            };
+            let values: Vec<f32> = (0..shape.iter().product()).map(at).collect();
+            Tensor::from_vec(values, shape, &Device::Cpu)?
+                .to_device(like.device())?
+                .to_dtype(like.dtype())
+        };
+        let of_product = |x: &[Tensor]| {
+            let pattern = stands_out(&[2, 5, 3, 2, 2, CHANNELS], |pixel| pixel % 7 % CLASSES, &x[0])?;
+            let kernels = stands_out(&[2, CLASSES, CHANNELS], |row| row % CLASSES, &x[0])?;
+            labels::of_product(&(pattern.affine(2.0, 0.0)? + &x[0])?, &x[1], &kernels)
+        };
+        self.compare(
+            "labels of a product".into(),
+            &[(&[2, 5, 3, 2, 2, CHANNELS], 0.2), (&[CHANNELS], 0.05)],
+            false,
+            of_product,
+            of_product,
+        );
     }
 }
 

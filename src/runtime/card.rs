@@ -40,6 +40,7 @@ mod present {
     use super::{Card, Device, Result, unavailable};
     use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
     use std::panic::catch_unwind;
+    use std::sync::Arc;
 
     /// The driver has to know CUDA 13.0, whose PTX Candle's kernels are: major times 1000 plus minor times 10.
     const DRIVER_VERSION: i32 = 13_000;
@@ -60,7 +61,11 @@ mod present {
             ));
         }
         // A library of another age may lack a symbol, at which cudarc panics.
-        let found = catch_unwind(|| examine(number).and_then(|card| Ok((new_device(number)?, card))));
+        let found = catch_unwind(|| -> std::result::Result<(Device, Card), String> {
+            // Held until the device is there, so that the driver sets the card up once.
+            let (card, _context) = examine(number)?;
+            Ok((new_device(number)?, card))
+        });
         match found {
             Ok(Ok(opened)) => Ok(opened),
             Ok(Err(why)) => Err(unavailable(number, why)),
@@ -97,7 +102,7 @@ mod present {
     }
 
     /// Asks the driver about itself and the card; the error says what does not suffice.
-    fn examine(number: usize) -> std::result::Result<Card, String> {
+    fn examine(number: usize) -> std::result::Result<(Card, Arc<CudaContext>), String> {
         let told = |e: result::DriverError| e.to_string();
         result::init().map_err(told)?;
         let mut version = 0;
@@ -122,7 +127,7 @@ mod present {
             ));
         }
         let name = context.name().map_err(told)?;
-        Ok(Card { name })
+        Ok((Card { name }, context))
     }
 
     fn new_device(number: usize) -> std::result::Result<Device, String> {
@@ -131,7 +136,21 @@ mod present {
             // SAFETY: all tensors of a device live on its one stream, in whose order everything happens, so there is
             // nothing that events between streams would have to keep apart.
             unsafe { cuda.disable_event_tracking() };
+            keep_memory(cuda.cuda_stream().context()).map_err(|e| e.to_string())?;
         }
         Ok(device)
+    }
+
+    /// Has the card's pool keep what is freed for the next clip. Without it each wait for the card gives all of it back
+    /// to the driver, and the next clip has to ask for it anew.
+    fn keep_memory(context: &CudaContext) -> std::result::Result<(), result::DriverError> {
+        let mut threshold = u64::MAX;
+        // SAFETY: the device is that of a live context, its pool lives as long, and the attribute is an integer of 64
+        // bits, which the call only reads.
+        unsafe {
+            let pool = result::device::get_default_mem_pool(context.cu_device())?;
+            let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+            sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut threshold).cast()).result()
+        }
     }
 }

@@ -8,6 +8,9 @@ use candle_core::{Device, Tensor};
 pub(super) struct Staging {
     #[cfg(feature = "cuda")]
     pinned: Option<candle_core::cuda_backend::cudarc::driver::PinnedHostSlice<u8>>,
+    /// Comes when the copy before has been made: with event tracking off nobody else knows.
+    #[cfg(feature = "cuda")]
+    copied: Option<candle_core::cuda_backend::cudarc::driver::CudaEvent>,
 }
 
 impl Staging {
@@ -42,6 +45,9 @@ impl Staging {
         use candle_core::{CudaStorage, Error, Storage};
         let length = shape.iter().product();
         let stream = card.cuda_stream();
+        if let Some(copied) = self.copied.take() {
+            copied.synchronize().map_err(Error::wrap)?;
+        }
         if self.pinned.as_ref().is_none_or(|pinned| pinned.len() != length) {
             self.pinned = None;
             // SAFETY: all of it is written by `fill` before it is read.
@@ -51,11 +57,11 @@ impl Staging {
         let Some(pinned) = &mut self.pinned else {
             candle_core::bail!("no pinned memory")
         };
-        // Waits for the copy before.
         fill(pinned.as_mut_slice().map_err(Error::wrap)?);
         // SAFETY: the copy writes all of it, in the order of the one stream that reads it.
         let mut bytes = unsafe { card.alloc::<u8>(length)? };
         stream.memcpy_htod(&*pinned, &mut bytes).map_err(Error::wrap)?;
+        self.copied = Some(stream.record_event(None).map_err(Error::wrap)?);
         let storage = Storage::Cuda(CudaStorage::wrap_cuda_slice(bytes, card.clone()));
         Ok(Tensor::from_storage(storage, shape, BackpropOp::none(), false))
     }

@@ -11,7 +11,9 @@ import sys
 from collections import defaultdict
 from statistics import median
 
-LINE = re.compile(r"^(\S+) max_rel_err=(\S+) rms=(\S+) label_agreement=(\S+) (PASS|FAIL)")
+LINE = re.compile(r"^(.+?) max_rel_err=(\S+) rms=(\S+) label_agreement=(\S+) (PASS|FAIL)")
+FAILED = re.compile(r"^(.+?) FAIL: (.*)")
+END = re.compile(r"^\d+ passed, \d+ failed, \d+ skipped")
 # Ours may differ from PyTorch's by this factor in the root mean square before it counts as worse: two roundings of one
 # result are not the same.
 SLACK = 1.1
@@ -19,16 +21,28 @@ SLACK = 1.1
 
 def correctness(path):
     found, side, precision = defaultdict(dict), "", ""
+    troubles, open_section = [], None
     for line in open(path):
         if line.startswith("# "):
+            if open_section:
+                troubles.append(f"{open_section}: it did not come to its end")
             side, precision = line.split()[1:3]
+            # Our program says how many passed; what does not has crashed.
+            open_section = line[2:].strip() if side == "masam" else None
         elif match := LINE.match(line):
             name, largest, rms, same, verdict = match.groups()
             found[precision, name][side] = float(largest), float(rms), float(same), verdict
+        elif side == "masam" and (match := FAILED.match(line)):
+            troubles.append(f"{precision} {match[1]}: {match[2]}")
+        elif END.match(line):
+            open_section = None
+    if open_section:
+        troubles.append(f"{open_section}: it did not come to its end")
     bad = checked = 0
     print(f"{'type':5} {'tensor':28} {'ours max':>10} {'rms':>10} {'torch max':>10} {'rms':>10}")
     for (precision, name), sides in sorted(found.items()):
         if "masam" not in sides:
+            troubles.append(f"{precision} {name}: PyTorch has it, and ours has not")
             continue
         checked += 1
         ours, theirs = sides["masam"], [s for key, s in sides.items() if key != "masam"]
@@ -40,8 +54,10 @@ def correctness(path):
         bad += wrong
         rest = f"{theirs[0][0]:10.2e} {theirs[0][1]:10.2e}" if theirs else f"{'-':>10} {'-':>10}"
         print(f"{precision:5} {name:28} {ours[0]:10.2e} {ours[1]:10.2e} {rest} {'WRONG' if wrong else ''}")
-    print(f"{checked} compared, {bad} wrong")
-    return 1 if bad or not checked else 0
+    for trouble in troubles:
+        print(f"TROUBLE {trouble}")
+    print(f"{checked} compared, {bad} wrong, {len(troubles)} troubles")
+    return 1 if bad or troubles or not checked else 0
 
 
 def timings(path):
