@@ -36,6 +36,12 @@ impl Source {
         self.now_ms += FRAME_MS;
     }
 
+    /// A pause of 5 s: running time stands still.
+    fn pause(&mut self) {
+        self.now_ms += 5000;
+        self.behind_ms += 5000;
+    }
+
     /// The newest frame whose number ends so.
     fn number_of(&self, class: u8) -> usize {
         let newest = self.shown_ms.len() - 1;
@@ -66,9 +72,7 @@ fn run(seed: u64) -> (usize, usize) {
     let mut held: Option<u64> = None;
     for step in 0..1500_u32 {
         if held == Some(0) {
-            // A pause of 5 s: running time stood still.
-            source.now_ms += 5000;
-            source.behind_ms += 5000;
+            source.pause();
         }
         held = held.and_then(|frames| frames.checked_sub(1));
         match (step % 100, noise.below(40)) {
@@ -90,8 +94,7 @@ fn run(seed: u64) -> (usize, usize) {
                 bench.element.set_state(gst::State::Playing).unwrap();
                 held = frames.checked_sub(1);
                 if held.is_none() {
-                    source.now_ms += 5000;
-                    source.behind_ms += 5000;
+                    source.pause();
                 }
             }
             (60, _) => {

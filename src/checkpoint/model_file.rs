@@ -163,23 +163,25 @@ pub(crate) fn write_tensors(path: &Path, tensors: &Weights, metadata: HashMap<St
                 .map_err(|e| Error::tensor(*name, e))
         })
         .collect::<Result<Vec<_>>>()?;
-    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| Error::file(path, e))?;
-    let bytes = with_sorted_header(bytes).map_err(|e| Error::file(path, e))?;
+    let mut bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| Error::file(path, e))?;
+    sort_header(&mut bytes).map_err(|e| Error::file(path, e))?;
     replace(path, &bytes).map_err(|e| Error::file(path, e))
 }
 
-/// A safetensors file with the keys of its header in order: the library writes the metadata in an order drawn by
-/// chance, and the same content is to be the same bytes.
-fn with_sorted_header(file: Vec<u8>) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
-    let (length, rest) = file.split_first_chunk::<8>().ok_or("no header")?;
+/// Puts the keys of a safetensors file's header in order: the library writes the metadata in an order drawn by chance,
+/// and the same content is to be the same bytes. In place: the tensors behind it may be gigabytes.
+fn sort_header(file: &mut [u8]) -> Result<(), Box<dyn std::error::Error>> {
+    let (length, rest) = file.split_first_chunk_mut::<8>().ok_or("no header")?;
     let length = usize::try_from(u64::from_le_bytes(*length))?;
-    let (header, data) = rest.split_at_checked(length).ok_or("no header")?;
-    let header: BTreeMap<String, BTreeMap<String, serde_json::Value>> = serde_json::from_slice(header)?;
-    let mut header = serde_json::to_vec(&header)?;
-    // Tensors begin at a multiple of eight bytes.
-    header.resize(header.len().next_multiple_of(8), b' ');
-    let length = u64::try_from(header.len())?.to_le_bytes();
-    Ok([&length[..], &header, data].concat())
+    let place = rest.get_mut(..length).ok_or("no header")?;
+    let header: BTreeMap<String, BTreeMap<String, serde_json::Value>> = serde_json::from_slice(place)?;
+    let sorted = serde_json::to_vec(&header)?;
+    let (text, padding) = place
+        .split_at_mut_checked(sorted.len())
+        .ok_or("a longer header")?;
+    text.copy_from_slice(&sorted);
+    padding.fill(b' ');
+    Ok(())
 }
 
 /// Writes `bytes` to a neighbour of `path`, flushes it to the disk and renames it.

@@ -152,7 +152,7 @@ impl Supervisor {
         let mut inner = self.inner();
         if inner.waits && inner.left.count() < MOST_DETACHED {
             inner.waits = false;
-            match Worker::replace(self.config.clone(), Arc::clone(&self.open), self.spec.clone()) {
+            match self.successor() {
                 Ok(worker) => (inner.worker, inner.off) = (Some(worker), None),
                 Err(error) => inner.off = Some(error.to_string()),
             }
@@ -184,7 +184,7 @@ impl Supervisor {
         let cause = if count >= MOST_DETACHED {
             too_many(count)
         } else {
-            match Worker::replace(self.config.clone(), Arc::clone(&self.open), self.spec.clone()) {
+            match self.successor() {
                 Ok(worker) => {
                     inner.worker = Some(worker);
                     return Some(Incident::Replaced { after_nanos });
@@ -194,6 +194,11 @@ impl Supervisor {
         };
         inner.off = Some(cause.clone());
         Some(Incident::Off { cause })
+    }
+
+    /// A worker for the same model.
+    fn successor(&self) -> Result<Worker> {
+        Worker::replace(self.config.clone(), Arc::clone(&self.open), self.spec.clone())
     }
 
     /// Ends the worker; see [`Worker::stop`].

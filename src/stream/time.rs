@@ -21,12 +21,10 @@ impl FrameTime {
     pub fn since_nanos(self, earlier: FrameTime) -> u64 {
         match (self.running_nanos, earlier.running_nanos) {
             (Some(now), Some(then)) => now.saturating_sub(then),
-            _ => self.arrival_nanos.saturating_sub(earlier.arrival_nanos),
+            _ => self.waited_nanos(earlier),
         }
     }
-}
 
-impl FrameTime {
     /// How much later than `earlier` this frame arrived. Zero where it did not.
     pub fn waited_nanos(self, earlier: FrameTime) -> u64 {
         self.arrival_nanos.saturating_sub(earlier.arrival_nanos)

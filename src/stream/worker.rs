@@ -177,9 +177,7 @@ impl Worker {
         }
         Stopped::Joined
     }
-}
 
-impl Worker {
     /// Counts the thread, which was left to itself, in `left` until it ends.
     pub fn count_in(&self, left: &LeftThreads) {
         let mut desk = self.shared.desk();

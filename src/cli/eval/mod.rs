@@ -227,19 +227,20 @@ impl Eval {
 
     /// Prints the tables and writes the files that were asked for.
     fn write(&self, report: &Report, plan: &Plan<'_>, album: Option<Album>) -> Result<()> {
-        let printed = self.json.as_deref() == Some(Path::new("-"));
-        if printed {
-            println!("{:#}", report.json());
-        }
-        for line in report.conditions().into_iter().filter(|_| !printed) {
-            println!("{line}");
-        }
-        for table in report.tables().iter().filter(|_| !printed) {
-            println!("\n{}", table.text());
-        }
-        if let Some(path) = self.json.as_ref().filter(|_| !printed) {
-            std::fs::write(path, format!("{:#}\n", report.json()))
-                .with_context(|| path.display().to_string())?;
+        let json = || format!("{:#}\n", report.json());
+        match &self.json {
+            Some(path) if path == Path::new("-") => print!("{}", json()),
+            file => {
+                for line in report.conditions() {
+                    println!("{line}");
+                }
+                for table in report.tables() {
+                    println!("\n{}", table.text());
+                }
+                if let Some(path) = file {
+                    std::fs::write(path, json()).with_context(|| path.display().to_string())?;
+                }
+            }
         }
         let Some(album) = album else { return Ok(()) };
         let shown = album.choose(&plan.sequences, report.classes())?;

@@ -32,8 +32,8 @@ impl Infer {
         self.tend();
         let now_nanos = self.now_nanos();
         let follows_pause = self.state().as_mut().is_some_and(|state| {
-            let running = buffer.pts().and_then(|pts| state.segment.to_running_time(pts));
-            state.follows_pause(running.map(gst::ClockTime::nseconds), now_nanos)
+            let running_nanos = state.running_nanos(&buffer);
+            state.follows_pause(running_nanos, now_nanos)
         });
         if self.is_under_way() && ((follows_pause && self.is_live()) || self.breaks_off(&buffer)) {
             gst::debug!(CAT, imp = self, "discontinuity");
@@ -109,10 +109,9 @@ impl Infer {
     fn breaks_off(&self, buffer: &gst::BufferRef) -> bool {
         let jumps_back = |state: &State| {
             let newest = state.stream.as_ref().and_then(|stream| stream.newest_nanos);
-            let running = buffer.pts().and_then(|pts| state.segment.to_running_time(pts));
             newest
-                .zip(running)
-                .is_some_and(|(newest, now)| now.nseconds() + BACKWARDS_NANOS < newest)
+                .zip(state.running_nanos(buffer))
+                .is_some_and(|(newest, now)| now.saturating_add(BACKWARDS_NANOS) < newest)
         };
         buffer.flags().contains(gst::BufferFlags::DISCONT) || self.state().as_ref().is_some_and(jumps_back)
     }
@@ -123,10 +122,8 @@ impl Infer {
             let mut state = self.state();
             let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
             state.numbers.frames_in += 1;
-            let running = buffer.pts().and_then(|pts| state.segment.to_running_time(pts));
-            let running_nanos = running.map(gst::ClockTime::nseconds);
             let time = FrameTime {
-                running_nanos,
+                running_nanos: state.running_nanos(&buffer),
                 arrival_nanos: self.now_nanos(),
             };
             let held = state.stream.as_ref().map_or(0, |stream| stream.held_frames);
@@ -343,6 +340,12 @@ impl Infer {
 }
 
 impl State {
+    /// Running time of the frame in `buffer`; none where it has no timestamp, or lies outside the segment.
+    fn running_nanos(&self, buffer: &gst::BufferRef) -> Option<u64> {
+        let running = self.segment.to_running_time(buffer.pts()?);
+        running.map(gst::ClockTime::nseconds)
+    }
+
     /// The stream's eye, where the engine wants to see the frame of `time`.
     fn borrow_eye(&mut self, time: FrameTime) -> Option<Eye> {
         let hurried = self.is_hurried(time);
