@@ -229,6 +229,7 @@ criterion_group!(
     training,
     pictures::resizes,
     pictures::fills,
-    pictures::contours
+    pictures::contours,
+    pictures::texts
 );
 criterion_main!(benches);

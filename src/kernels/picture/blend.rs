@@ -26,6 +26,7 @@
 pub mod key;
 
 use super::blend_layer::{Edge, Layer, Paint};
+use crate::kernels::simd::{Body, dispatch};
 
 /// Bytes in a pattern: a multiple of every step (1 to 4) and of the widest vectors.
 const PATTERN_BYTES: usize = 192;
@@ -155,34 +156,50 @@ impl Patterns {
 ///
 /// `patterns` are those of this layer and pass.
 pub fn blend(bytes: &mut [u8], stride_bytes: usize, layer: &Layer, pass: Pass, patterns: &Patterns) {
-    pulp::Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            for (row, line) in bytes
-                .chunks_mut(stride_bytes.max(1))
-                .take(layer.rows())
-                .enumerate()
-            {
-                for run in layer.row(row) {
-                    let start = run.start_px as usize * pass.step_bytes;
-                    let end = (run.end_px as usize * pass.step_bytes).min(line.len());
-                    let Some(target) = line.get_mut(start..end) else {
-                        break;
-                    };
-                    match run.paint {
-                        Paint::Solid(ink) => {
-                            if let Some(pattern) = patterns.0.get(usize::from(ink)) {
-                                blend_solid(target, pattern);
-                            }
+    dispatch(Blend {
+        bytes,
+        stride_bytes,
+        layer,
+        pass,
+        patterns,
+    });
+}
+
+/// The arguments of [`blend`].
+struct Blend<'a> {
+    bytes: &'a mut [u8],
+    stride_bytes: usize,
+    layer: &'a Layer,
+    pass: Pass,
+    patterns: &'a Patterns,
+}
+
+impl Body for Blend<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let lines = self.bytes.chunks_mut(self.stride_bytes.max(1));
+        for (row, line) in lines.take(self.layer.rows()).enumerate() {
+            for run in self.layer.row(row) {
+                let start = run.start_px as usize * self.pass.step_bytes;
+                let end = (run.end_px as usize * self.pass.step_bytes).min(line.len());
+                let Some(target) = line.get_mut(start..end) else {
+                    break;
+                };
+                match run.paint {
+                    Paint::Solid(ink) => {
+                        if let Some(pattern) = self.patterns.0.get(usize::from(ink)) {
+                            blend_solid(target, pattern);
                         }
-                        Paint::Edges(first) => {
-                            blend_edges(target, layer.edges_from(first), pass);
-                        }
+                    }
+                    Paint::Edges(first) => {
+                        blend_edges(target, self.layer.edges_from(first), self.pass);
                     }
                 }
             }
-        },
-    );
+        }
+    }
 }
 
 #[inline(always)]

@@ -6,6 +6,9 @@
 
 use super::blend::EDGE_ONE;
 
+/// A grey level in an edge pixel's colour.
+pub const EDGE_COLOR_ONE: f32 = 256.0;
+
 /// What solid runs are drawn with.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ink {
@@ -31,7 +34,7 @@ impl Edge {
         Self {
             // Adding a half and cutting rounds what is not negative, without a call.
             alpha: (alpha.clamp(0.0, 1.0) * EDGE_ONE + 0.5) as u16,
-            color: premultiplied.map(|c| (c.clamp(0.0, 255.0) * 256.0 + 0.5) as u16),
+            color: premultiplied.map(|c| (c.clamp(0.0, 255.0) * EDGE_COLOR_ONE + 0.5) as u16),
         }
     }
 
@@ -42,7 +45,7 @@ impl Edge {
 
     /// Coverage times colour, 0..=255.
     pub fn premultiplied(self) -> [f32; 3] {
-        self.color.map(|color| f32::from(color) / 256.0)
+        self.color.map(|color| f32::from(color) / EDGE_COLOR_ONE)
     }
 
     fn of(ink: Ink) -> Self {
@@ -137,6 +140,31 @@ impl Layer {
         self.runs.push(Run {
             start_px: x_px,
             end_px: x_px + 1,
+            paint: Paint::Edges(first),
+        });
+    }
+
+    /// Paints the pixels from `x_px` of the current row on, right of all before them; each has to cover something.
+    #[inline]
+    pub fn edges(&mut self, x_px: u32, edges: impl Iterator<Item = Edge>) {
+        let first = self.edges.len() as u32;
+        self.edges.extend(edges);
+        let count = self.edges.len() as u32 - first;
+        debug_assert!(self.edges[first as usize..].iter().all(|edge| edge.alpha > 0));
+        debug_assert!(x_px + count <= self.width_px);
+        if count == 0 {
+            return;
+        }
+        if let Some(last) = self.last_of_row()
+            && last.end_px == x_px
+            && matches!(last.paint, Paint::Edges(_))
+        {
+            last.end_px += count;
+            return;
+        }
+        self.runs.push(Run {
+            start_px: x_px,
+            end_px: x_px + count,
             paint: Paint::Edges(first),
         });
     }

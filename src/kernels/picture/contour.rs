@@ -19,11 +19,14 @@
 
 mod field;
 mod mask;
+mod pair;
 
 use super::blend_layer::{Edge, Ink, Layer};
 use crate::geometry::{Rect, Size};
+use crate::kernels::simd::{Body, dispatch};
 use field::{Cell, Fields, Meeting, Subsets};
 use mask::{Axis, Inked, MIXED};
+use pair::{LANES, Pair, PairInks};
 
 pub use field::{edge_distance, edge_margin};
 
@@ -107,6 +110,35 @@ pub struct Tracer {
     cells: Vec<Cell>,
 }
 
+/// [`Tracer::trace`], once mask and frame fit.
+struct Trace<'a> {
+    tracer: &'a mut Tracer,
+    mask: &'a MaskPlane<'a>,
+    drawing: &'a Drawing<'a>,
+    limits: Limits,
+    layer: &'a mut Layer,
+}
+
+impl Body for Trace<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let Tracer {
+            inked, columns, rows, ..
+        } = &mut *self.tracer;
+        let mixed_share = inked.set(self.mask, self.drawing.ink_of_id, columns, rows);
+        let detail = if self.limits.allow(mixed_share, self.mask.region) {
+            Detail::Smooth
+        } else if self.drawing.inks.iter().any(|ink| ink.fill > 0.0) {
+            Detail::Areas
+        } else {
+            Detail::Outlines
+        };
+        self.tracer.draw(self.mask, self.drawing, detail, self.layer);
+    }
+}
+
 /// How a mask is enlarged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Detail {
@@ -138,20 +170,13 @@ impl Tracer {
         }
         self.columns.set(region.x_px, region.width_px, mask.mask.width_px);
         self.rows.set(region.y_px, region.height_px, mask.mask.height_px);
-        pulp::Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                let mixed_share = self.inked.set(mask, drawing.ink_of_id, &self.columns, &self.rows);
-                let detail = if limits.allow(mixed_share, region) {
-                    Detail::Smooth
-                } else if drawing.inks.iter().any(|ink| ink.fill > 0.0) {
-                    Detail::Areas
-                } else {
-                    Detail::Outlines
-                };
-                self.draw(mask, drawing, detail, layer);
-            },
-        );
+        dispatch(Trace {
+            tracer: self,
+            mask,
+            drawing,
+            limits,
+            layer,
+        });
     }
 
     #[inline(always)]
@@ -219,6 +244,7 @@ impl Tracer {
     fn draw_row(&self, place: f32, pen: &Pen<'_>, layer: &mut Layer) {
         let subsets = Subsets::new(place);
         let mut cells = self.cells.iter();
+        let mut known = None;
         for span in &self.spans {
             if span.code != MIXED {
                 let (start, end) = (
@@ -231,6 +257,18 @@ impl Tracer {
             for (column, cell) in (span.start..span.end).zip(&mut cells) {
                 let pixels = self.columns.pixels(column);
                 if pixels.is_empty() {
+                    continue;
+                }
+                if let Some((classes, pair)) = cell.two().zip(Pair::new(cell, &subsets)) {
+                    let inks = match &known {
+                        Some((known, inks)) if *known == classes => inks,
+                        _ => {
+                            &known
+                                .insert((classes, PairInks::new(pen, classes.0, classes.1)))
+                                .1
+                        }
+                    };
+                    self.draw_pair(pixels, classes, &pair, inks, pen, layer);
                     continue;
                 }
                 let fields = Fields::new(cell, &subsets);
@@ -247,6 +285,34 @@ impl Tracer {
                     }
                 }
             }
+        }
+    }
+
+    /// Draws the pixels of a row that lie in one mask pixel, in which `classes` meet.
+    #[inline(always)]
+    fn draw_pair(
+        &self,
+        pixels: std::ops::Range<u32>,
+        classes: (u8, u8),
+        pair: &Pair<'_>,
+        inks: &PairInks,
+        pen: &Pen<'_>,
+        layer: &mut Layer,
+    ) {
+        for start_px in pixels.clone().step_by(LANES) {
+            let count = ((pixels.end - start_px) as usize).min(LANES);
+            let places = self.columns.places(start_px);
+            let margin = pair.margin_between([places[0], places[count - 1]], pen.margin_inside);
+            if margin.abs() >= pen.margin_inside {
+                let class = if margin > 0.0 { classes.0 } else { classes.1 };
+                pen.solid(start_px, start_px + count as u32, class, layer);
+                continue;
+            }
+            let margins = pair.margins(places);
+            let distances = pair.distances(places, &margins, pen.mask_per_frame);
+            let edges = inks.edges(&distances, pen.half_stroke_px);
+            let lanes = (&margins, &distances, &edges);
+            pen.pair_pixels(start_px..start_px + count as u32, classes, lanes, layer);
         }
     }
 }
@@ -322,6 +388,42 @@ impl<'a> Pen<'a> {
     fn solid(&self, start_px: u32, end_px: u32, index: u8, layer: &mut Layer) {
         if self.ink(index).is_some_and(|ink| self.coverage(ink) > 0.0) {
             layer.solid(start_px, end_px, index);
+        }
+    }
+
+    /// Pixels, at most [`LANES`], where two classes meet, of these margins and distances: edges near their border, and
+    /// one of them further off.
+    #[inline(always)]
+    fn pair_pixels(
+        &self,
+        pixels: std::ops::Range<u32>,
+        classes: (u8, u8),
+        (margins, distances, edges): (&[f32; LANES], &[f32; LANES], &[Edge; LANES]),
+        layer: &mut Layer,
+    ) {
+        let reach_px = self.half_stroke_px + SMOOTH_PX;
+        let mut kinds = [0_u8; LANES];
+        for lane in 0..LANES {
+            let is_near = (distances[lane].abs() < reach_px) & (margins[lane].abs() < self.margin_inside);
+            kinds[lane] = 2 * u8::from(is_near) + u8::from(margins[lane] < 0.0);
+        }
+        let (mut lane, count) = (0, pixels.len().min(LANES));
+        while lane < count {
+            let is_near = kinds[lane] >= 2;
+            let is_alike = |kind: u8| kind == kinds[lane] || (is_near && kind >= 2);
+            let more = kinds[lane..count].iter().take_while(|&&kind| is_alike(kind));
+            let end = lane + more.count();
+            let at_px = |lane: usize| pixels.start + lane as u32;
+            match kinds[lane] {
+                0 => self.solid(at_px(lane), at_px(end), classes.0, layer),
+                1 => self.solid(at_px(lane), at_px(end), classes.1, layer),
+                _ => {
+                    for (x_px, &edge) in (at_px(lane)..).zip(&edges[lane..end]) {
+                        layer.edge(x_px, edge);
+                    }
+                }
+            }
+            lane = end;
         }
     }
 

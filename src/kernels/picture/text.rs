@@ -150,20 +150,29 @@ fn render(strokes: &str, unit_px: f32, pen_px: f32) -> Glyph {
         }
     };
     let ((left, right), (top, bottom)) = (bound(0), bound(1));
-    let mut coverage = Vec::with_capacity(((right - left) * (bottom - top)) as usize);
-    for y in top..bottom {
-        for x in left..right {
-            let at = [x as f32 + 0.5, y as f32 + 0.5];
-            let distance = lines
-                .iter()
-                .map(|&line| distance(at, line))
-                .fold(f32::INFINITY, f32::min);
-            coverage.push(((half_px - distance + 0.5).clamp(0.0, 1.0) * 255.0).round() as u8);
+    let (width_px, height_px) = ((right - left) as usize, (bottom - top) as usize);
+    let mut coverage = vec![0_u8; width_px * height_px];
+    for &line in &lines {
+        // No pixel that lies further away than the margin is covered.
+        let reach = |axis: usize, first: i32, count: usize| {
+            let [low, high] = [f32::min, f32::max].map(|pick| pick(line[0][axis], line[1][axis]));
+            let start = (low - margin_px).floor() as i32 - first;
+            let end = (high + margin_px).ceil() as i32 - first;
+            start.max(0) as usize..(end.max(0) as usize).min(count)
+        };
+        let columns = reach(0, left, width_px);
+        for y in reach(1, top, height_px) {
+            let row = &mut coverage[y * width_px..][columns.clone()];
+            for (x, coverage) in columns.clone().zip(row) {
+                let at = [(x as i32 + left) as f32 + 0.5, (y as i32 + top) as f32 + 0.5];
+                let covered = (half_px - distance(at, line) + 0.5).clamp(0.0, 1.0);
+                *coverage = (*coverage).max((covered * 255.0).round() as u8);
+            }
         }
     }
     Glyph {
-        width_px: (right - left) as usize,
-        height_px: (bottom - top) as usize,
+        width_px,
+        height_px,
         left_px: left,
         top_px: top,
         coverage,
@@ -179,7 +188,8 @@ fn distance([x, y]: [f32; 2], [[ax, ay], [bx, by]]: Line) -> f32 {
     } else {
         0.0
     };
-    (x - ax - along * dx).hypot(y - ay - along * dy)
+    let (dx, dy) = (x - ax - along * dx, y - ay - along * dy);
+    (dx * dx + dy * dy).sqrt()
 }
 
 #[cfg(test)]

@@ -25,6 +25,40 @@ pub fn edge_distance(m: f32) -> f32 {
 /// Squared slopes below this one have no direction.
 const FLAT: f32 = 1e-12;
 
+/// From the fields' slopes to lengths in the frame.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Direction {
+    /// Mask pixels per frame pixel, across and down, squared.
+    squared: [f32; 2],
+    /// Frame pixels per mask pixel where the fields are flat, as on the middle of a line: the nearer of the two.
+    flat: f32,
+}
+
+impl Direction {
+    #[inline(always)]
+    pub fn new([across, down]: [f32; 2]) -> Self {
+        Self {
+            squared: [across * across, down * down],
+            flat: 1.0 / across.max(down),
+        }
+    }
+
+    /// Frame pixels to the border of two classes whose fields differ by `margin`, a difference with these slopes per
+    /// mask pixel.
+    #[inline(always)]
+    pub fn frame_px(self, margin: f32, across: f32, down: f32) -> f32 {
+        let (across, down) = (across * across, down * down);
+        let in_frame = across * self.squared[0] + down * self.squared[1];
+        let frame_per_mask = ((across + down) / in_frame).sqrt();
+        let frame_per_mask = if in_frame > FLAT {
+            frame_per_mask
+        } else {
+            self.flat
+        };
+        edge_distance(margin) * frame_per_mask
+    }
+}
+
 /// The classes around one mask pixel and where they are.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cell {
@@ -59,13 +93,25 @@ impl Cell {
         }
         cell
     }
+
+    /// Where there are two classes: they, first the one at the upper left.
+    #[inline(always)]
+    pub fn two(&self) -> Option<(u8, u8)> {
+        (self.count == 2).then_some((self.inks[0], self.inks[1]))
+    }
+
+    /// The places of the first of two classes.
+    #[inline(always)]
+    pub fn first_of_two(&self) -> Option<usize> {
+        (self.count == 2).then_some(usize::from(self.places[0]))
+    }
 }
 
 /// Sums of a row's three weights over every subset of its rows.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Subsets {
-    value: [f32; 8],
-    slope: [f32; 8],
+    pub value: [f32; 8],
+    pub slope: [f32; 8],
 }
 
 impl Subsets {
@@ -164,18 +210,10 @@ impl<'a> Fields<'a> {
         }
         let across = dot(slopes, self.value[a]) - dot(slopes, self.value[b]);
         let down = dot(weights, self.slope[a]) - dot(weights, self.slope[b]);
-        let in_mask = across * across + down * down;
-        let in_frame = (across * mask_per_frame[0]).powi(2) + (down * mask_per_frame[1]).powi(2);
-        // On the middle of a line the fields are flat: no direction, so the nearer of the two.
-        let frame_per_mask = if in_frame > FLAT {
-            (in_mask / in_frame).sqrt()
-        } else {
-            1.0 / mask_per_frame[0].max(mask_per_frame[1])
-        };
         Meeting::Border {
             winner,
             other: self.cell.inks[b],
-            distance_px: edge_distance(margin) * frame_per_mask,
+            distance_px: Direction::new(mask_per_frame).frame_px(margin, across, down),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A cell is a mask pixel, or, where the mask is finer than the frame, a frame pixel.
 
 use super::field::Cell;
+use super::pair::LANES;
 use super::{MaskPlane, NOT_DRAWN};
 
 /// In a row of codes: classes meet here.
@@ -67,12 +68,19 @@ impl Inked {
                     .unwrap_or_default()
             };
             let (above, here, below) = (at(row), at(row + 1), at(row + 2));
-            let right = here.iter().skip(1).chain(here.last());
-            for ((((same, &above), &here), &below), &right) in
-                self.same.iter_mut().zip(above).zip(here).zip(below).zip(right)
+            let columns = self.same.iter_mut().zip(above).zip(here).zip(below);
+            for (((same, &above), &here), &below) in columns {
+                // Bit 0: the column is uniform.
+                *same = u8::from((above == here) & (here == below));
+            }
+            for ((same, &here), &right) in self
+                .same
+                .iter_mut()
+                .zip(here)
+                .zip(here.get(1..).unwrap_or_default())
             {
-                // Bit 0: the column is uniform; bit 1: the next pixel is the same.
-                *same = u8::from((above == here) & (here == below)) | u8::from(here == right) << 1;
+                // Bit 1: the next pixel is the same. The last one is not asked for it.
+                *same |= u8::from(here == right) << 1;
             }
             // Three uniform columns, the first two of which equal their right neighbours.
             let windows = self
@@ -155,7 +163,7 @@ pub(super) struct Axis {
     sources: Vec<u32>,
     /// For each cell, and one past the last, the first frame pixel whose centre lies in it.
     first: Vec<u32>,
-    /// For each frame pixel of the region: its place in its cell, 0..1.
+    /// For each frame pixel of the region: its place in its cell, 0..1. Then as many more as make the last lanes full.
     place: Vec<f32>,
     /// Frame pixels per cell, at least 1.
     pub scale: f32,
@@ -187,6 +195,7 @@ impl Axis {
             self.place
                 .push((position % (2 * length)) as f32 / (2 * length) as f32);
         }
+        self.place.extend([0.5; LANES]);
         while self.first.len() as u64 <= cells {
             self.first.push(start_px + length_px);
         }
@@ -197,6 +206,13 @@ impl Axis {
     pub fn pixels(&self, cell: usize) -> std::ops::Range<u32> {
         let at = |cell: usize| self.first.get(cell).copied().unwrap_or(0);
         at(cell)..at(cell + 1)
+    }
+
+    /// Places of the pixels from `x_px` on; beyond their cell they mean nothing.
+    #[inline(always)]
+    pub fn places(&self, x_px: u32) -> &[f32; LANES] {
+        let from = self.place.get((x_px - self.start_px) as usize..);
+        from.and_then(<[f32]>::first_chunk).unwrap_or(&[0.5; LANES])
     }
 
     #[inline(always)]
