@@ -7,7 +7,7 @@ use gstreamer as gst;
 use masam::geometry::Size;
 use masam::gst::meta::MaskMeta;
 use std::sync::atomic::Ordering;
-use stream_support::{Bench, Fake, class_of, gray_frame, infer_with, rgb_caps, status_of};
+use stream_support::{Bench, Fake, Out, class_of, gray_frame, infer_with, rgb_caps, status_of};
 
 const SIZE: Size = Size {
     width_px: 32,
@@ -352,4 +352,52 @@ fn a_carried_mask_is_marked_and_keeps_its_age() {
         (Some(60), 120, true)
     );
     assert_eq!(meta.running_time_nanos, Some(0));
+}
+
+/// What an overlay hears of masks before the frames that show them.
+#[test]
+fn masks_are_announced_before_a_frame_shows_them() {
+    for (properties, announced) in [
+        (vec![], true),
+        (vec![("mode", "exact")], false),
+        (vec![("carry", "true")], false),
+    ] {
+        let fake = Fake::new();
+        let bench = bench(&fake, true, &properties);
+        let mut planes = Vec::new();
+        let mut shown = 0;
+        for index in 0..12_u8 {
+            bench.push(gray_frame(SIZE, index, index.into())).unwrap();
+            if is_live(&bench) {
+                bench.wait_for_passes(u64::from(index) + 1);
+            }
+            for out in bench.take() {
+                match out {
+                    Out::Event(event) => {
+                        let structure = event
+                            .structure()
+                            .filter(|structure| structure.name() == "MasamMask");
+                        let Some(structure) = structure else { continue };
+                        assert_eq!(event.type_(), gst::EventType::CustomDownstreamOob);
+                        assert_eq!(structure.get::<u32>("frame-width").unwrap(), SIZE.width_px);
+                        planes.push(structure.get::<gst::glib::Bytes>("mask").unwrap());
+                    }
+                    Out::Frame(buffer) => {
+                        let Some(mask) =
+                            MaskMeta::from_buffer(&buffer).filter(|mask| mask.mask != Size::square(1))
+                        else {
+                            continue;
+                        };
+                        shown += 1;
+                        assert!(
+                            !announced || planes.contains(&mask.plane),
+                            "{index}: not announced"
+                        );
+                    }
+                }
+            }
+        }
+        assert_eq!(planes.len(), if announced { 12 } else { 0 }, "{properties:?}");
+        assert!(shown >= 4, "{properties:?}");
+    }
 }

@@ -159,6 +159,11 @@ impl MaskMeta {
             return;
         }
         remove(buffer);
+        put(buffer, self.to_structure());
+    }
+
+    /// Its structure. The plane is shared.
+    pub(crate) fn to_structure(&self) -> gst::Structure {
         let mut structure = template(&self.classes, &self.model_id);
         structure.set("epoch", self.epoch);
         structure.set(
@@ -178,7 +183,7 @@ impl MaskMeta {
         if let Some(status) = &self.status {
             structure.set("status", status.as_str());
         }
-        put(buffer, structure);
+        structure
     }
 
     /// The meta of `buffer`: `None` when there is none, or a malformed one, about which the debug log says more.

@@ -56,6 +56,9 @@ pub struct WorkerStats {
     pub largest_batch: usize,
 }
 
+/// Told of an answer before it can be taken, on the worker's thread: what a viewer would prepare for it is then done.
+pub type Preview = Arc<dyn Fn(&Reply) + Send + Sync>;
+
 pub(super) enum Command {
     Run(Job),
     Reset,
@@ -79,6 +82,7 @@ pub(super) struct Lane {
     /// A job of this stream is under way.
     pub busy: bool,
     pub interrupted: bool,
+    pub preview: Option<Preview>,
 }
 
 /// What worker and ports share. The lock is held for queue operations only.

@@ -161,10 +161,15 @@ impl Fuser {
     }
 
     fn upright(&self, labels: Vec<u8>) -> Vec<u8> {
-        match self.orientation {
-            Orientation::Upright => labels,
-            Orientation::Transposed => transposed(&labels, self.side_px),
-        }
+        upright(labels, self.side_px, self.orientation)
+    }
+}
+
+/// The labels of a square of `side_px` in the orientation of a model's input, turned upright.
+pub fn upright(labels: Vec<u8>, side_px: usize, orientation: Orientation) -> Vec<u8> {
+    match orientation {
+        Orientation::Upright => labels,
+        Orientation::Transposed => transposed(&labels, side_px),
     }
 }
 

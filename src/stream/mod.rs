@@ -72,4 +72,6 @@ pub use square::Squarer;
 pub use supervisor::{Incident, Pace, Supervisor};
 pub use time::{Clock, FrameTime};
 pub use window::{Emit, Window};
-pub use worker::{Done, Job, LeftThreads, Open, Port, Priority, Stopped, Wait, Worker, WorkerConfig};
+pub use worker::{
+    Done, Job, LeftThreads, Open, Port, Preview, Priority, Stopped, Wait, Worker, WorkerConfig,
+};

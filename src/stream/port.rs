@@ -1,6 +1,6 @@
 //! One stream's way to a worker: submit, wait, interrupt.
 
-use super::desk::{Command, Desk, Done, Job, Shared};
+use super::desk::{Command, Desk, Done, Job, Preview, Shared};
 use super::sync::wait_while;
 use crate::segmenter::{Request, StreamId};
 use std::sync::Arc;
@@ -31,6 +31,13 @@ impl Port {
     /// The stream that requests have to name.
     pub fn stream(&self) -> StreamId {
         self.stream
+    }
+
+    /// Has `preview` told of every later answer that has planes, before it can be taken.
+    pub fn set_preview(&self, preview: Preview) {
+        if let Some(lane) = self.shared.desk().lanes.get_mut(&self.stream) {
+            lane.preview = Some(preview);
+        }
     }
 
     /// Queues a clip behind those already waiting.

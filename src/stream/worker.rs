@@ -16,12 +16,12 @@ use super::stats::Recent;
 use super::sync::{Builder, Condvar, JoinHandle, Mutex, channel, wait_while};
 use super::time::Clock;
 use crate::error::{Error, Result};
-use crate::segmenter::{Request, Segmenter, SegmenterSpec, StreamId, panic_message};
+use crate::segmenter::{Reply, Request, Segmenter, SegmenterSpec, StreamId, panic_message};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-pub use super::desk::{Done, Job, LeftThreads, WorkerStats};
+pub use super::desk::{Done, Job, LeftThreads, Preview, WorkerStats};
 pub use super::port::{Port, Wait};
 
 /// Opens the model; called again after faults.
@@ -273,6 +273,11 @@ fn serve(shared: &Shared, keeper: &mut Keeper, open: &Open) {
                 }
                 let median_nanos = forward.percentile(50);
                 drop(requests);
+                for (job, result) in jobs.iter().zip(&results) {
+                    if let Ok(reply) = result {
+                        preview(shared, job.request.stream, reply);
+                    }
+                }
                 let mut desk = shared.desk();
                 desk.stats.passes += 1;
                 desk.stats.restarts += keeper.restarts - restarts;
@@ -304,6 +309,18 @@ fn serve(shared: &Shared, keeper: &mut Keeper, open: &Open) {
             }
         }
         shared.news.notify_all();
+    }
+}
+
+/// Tells whom `stream` has named of an answer. Nobody's lock is held meanwhile.
+fn preview(shared: &Shared, stream: StreamId, reply: &Reply) {
+    let preview = shared
+        .desk()
+        .lanes
+        .get(&stream)
+        .and_then(|lane| lane.preview.clone());
+    if let Some(preview) = preview {
+        preview(reply);
     }
 }
 

@@ -13,7 +13,9 @@ use crate::segmenter::{ModelFrame, Prompt, Resize, SegmentError, SegmenterSpec, 
 use crate::stream::engine::Counts;
 use crate::stream::stats::Recent;
 use crate::stream::worker::unique_stream;
-use crate::stream::{Emit, Engine, EngineConfig, ExactConfig, FrameTime, LiveConfig, Port, Squarer, Window};
+use crate::stream::{
+    Emit, Engine, EngineConfig, ExactConfig, FrameTime, LiveConfig, Port, Preview, Squarer, Window,
+};
 use gstreamer as gst;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -30,6 +32,8 @@ pub(super) struct State {
     pub held: VecDeque<Held>,
     pub pools: PoolWatch,
     pub numbers: Numbers,
+    /// Told of the masks of live streams.
+    pub preview: Preview,
     pub prompt: FramePrompt,
     /// The prompt was set since the last frame.
     pub prompt_changed: bool,
@@ -123,8 +127,9 @@ pub(super) struct Numbers {
 }
 
 impl State {
-    pub fn new(session: Session) -> Self {
+    pub fn new(session: Session, preview: Preview) -> Self {
         Self {
+            preview,
             prompt: session.prompt.clone(),
             prompt_changed: false,
             session,
@@ -315,6 +320,10 @@ impl State {
         if let Some(port) = self.session.supervisor.port(stream.id) {
             if self.interrupted {
                 port.interrupt();
+            }
+            // A mask that is carried is another for every frame.
+            if stream.live && !self.session.settings.carry {
+                port.set_preview(Preview::clone(&self.preview));
             }
             stream.port = Some(Arc::new(port));
         }

@@ -133,7 +133,7 @@ impl MasamMask {
         if let Some(view) = &view
             && state.output == Output::Key
         {
-            self.warn(state.painter.prepare(view, 0).1);
+            self.warn(state.painter.prepare(view, 0, None).1);
         } else if let Some(some) = &view {
             let (usable, errors) = state.painter.read_model(some);
             self.warn(errors);

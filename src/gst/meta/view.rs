@@ -42,7 +42,11 @@ impl<'a> MaskView<'a> {
         }
     }
 
-    pub(super) fn read(structure: &'a gst::StructureRef) -> Result<Self> {
+    /// The meta in `structure`, checked except for its class names.
+    ///
+    /// # Errors
+    /// A field that is missing, of another type or beyond its bounds.
+    pub fn read(structure: &'a gst::StructureRef) -> Result<Self> {
         let schema: u32 = field(structure, "schema")?;
         if schema != SCHEMA {
             return Err(Error::config(

@@ -1,10 +1,11 @@
 //! The element's GObject side.
 
+use super::ahead::Ahead;
 use super::layout::{layout_of, video_caps};
 use super::painter::Painter;
 use super::settings::{Settings, Style};
 use crate::geometry::Size;
-use crate::gst::meta::MaskView;
+use crate::gst::meta::{self, MaskView};
 use crate::gst::planes::{FORMATS, Layout, pixel_format};
 use crate::kernels::picture::convert::PixelFormat;
 use crate::{Error, Result};
@@ -55,6 +56,7 @@ struct Wishes {
 pub struct MasamOverlay {
     wishes: Mutex<Wishes>,
     state: Mutex<Option<State>>,
+    ahead: Ahead,
 }
 
 impl MasamOverlay {
@@ -87,9 +89,8 @@ impl MasamOverlay {
                 state.generation = wishes.generation;
             }
         }
-        let (anything, errors) = state
-            .painter
-            .prepare(&view, view.age_nanos_at(&self.obj().segment(), buffer.pts()));
+        let age_nanos = view.age_nanos_at(&self.obj().segment(), buffer.pts());
+        let (anything, errors) = state.painter.prepare(&view, age_nanos, Some(&self.ahead));
         for error in errors {
             gst::element_imp_warning!(self, gst::LibraryError::Settings, ("{error}"));
         }
@@ -272,6 +273,7 @@ impl BaseTransformImpl for MasamOverlay {
             .ok_or_else(|| gst::loggable_error!(CAT, "cannot draw on {incaps}"))?;
         let wishes = self.wishes();
         let painter = Painter::new(layout, wishes.settings.clone());
+        self.ahead.reset(Some((layout, &wishes.settings)));
         *self.state() = Some(State {
             info,
             pixels,
@@ -284,7 +286,22 @@ impl BaseTransformImpl for MasamOverlay {
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
         *self.state() = None;
+        self.ahead.reset(None);
         Ok(())
+    }
+
+    /// Masks are announced before the first frame comes that shows them.
+    fn sink_event(&self, event: gst::Event) -> bool {
+        if event.type_() == gst::EventType::CustomDownstreamOob
+            && let Some(structure) = event
+                .structure()
+                .filter(|structure| structure.name() == meta::NAME)
+            && let Ok(view) = MaskView::read(structure)
+        {
+            let settings = self.wishes().settings.clone();
+            self.ahead.announce(&view, &settings);
+        }
+        self.parent_sink_event(event)
     }
 
     /// Buffers pass through; where the base class would copy a shared one in any case, this copies it only when there

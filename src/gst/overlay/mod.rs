@@ -13,6 +13,7 @@ use gst::glib;
 use gst::prelude::*;
 use gstreamer as gst;
 
+pub(crate) mod ahead;
 mod imp;
 pub(crate) mod layout;
 pub(crate) mod painter;

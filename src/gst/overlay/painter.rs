@@ -3,6 +3,7 @@
 //! Tracing a mask and setting text take far longer than blending them. Both are done again only when the mask, the
 //! wishes, the frame's layout or the text change; in between, a frame costs its blending alone.
 
+use super::ahead::Ahead;
 use super::panels::{Panels, Tone};
 use super::settings::{Inks, Settings, Style};
 use crate::Error;
@@ -33,10 +34,7 @@ pub(crate) struct Painter {
     settings: Settings,
     model: Option<Model>,
     tracer: Tracer,
-    mask: Sheet,
-    traced: Option<Traced>,
-    /// Inks that occur in the mask.
-    present: [bool; 256],
+    mask: Traced,
     panels: Panels,
     legend: Sheet,
     legend_of: Option<[bool; 256]>,
@@ -67,21 +65,77 @@ struct Model {
     inks: Inks,
 }
 
-/// What the traced mask was made of.
+/// A mask, ready to be drawn.
+#[derive(Debug)]
+pub(super) struct Traced {
+    sheet: Sheet,
+    /// What it was made of.
+    of: Option<Source>,
+    /// Inks that occur in it.
+    present: [bool; 256],
+}
+
+/// What a mask is made of.
 #[derive(Debug, PartialEq)]
-struct Traced {
+struct Source {
     /// Kept, so that no other plane can come to lie at its address.
     plane: glib::Bytes,
     mask: Size,
     region: Rect,
 }
 
-impl Traced {
+impl Default for Traced {
+    fn default() -> Self {
+        Self {
+            sheet: Sheet::default(),
+            of: None,
+            present: [false; 256],
+        }
+    }
+}
+
+impl Source {
+    fn of(view: &MaskView<'_>) -> Self {
+        Self {
+            plane: view.plane.clone(),
+            mask: view.mask,
+            region: view.region,
+        }
+    }
+
+    /// Whether it is the very same.
     fn is(&self, view: &MaskView<'_>) -> bool {
-        self.plane.as_ptr() == view.plane.as_ptr()
-            && self.plane.len() == view.plane.len()
-            && self.mask == view.mask
-            && self.region == view.region
+        self.plane.as_ptr() == view.plane.as_ptr() && self.plane.len() == view.plane.len() && self.fits(view)
+    }
+
+    fn fits(&self, view: &MaskView<'_>) -> bool {
+        self.mask == view.mask && self.region == view.region
+    }
+
+    /// Whether it would look the same.
+    fn equals(&self, view: &MaskView<'_>) -> bool {
+        self.fits(view) && self.plane == view.plane
+    }
+}
+
+fn same(a: &glib::Variant, b: &glib::Variant) -> bool {
+    a.as_ptr() == b.as_ptr() || a == b
+}
+
+/// A mask that was made before the frame came that shows it, and all that it depends on.
+#[derive(Debug)]
+pub(super) struct Foreseen {
+    mask: Traced,
+    settings: Settings,
+    layout: FrameLayout,
+    names: glib::Variant,
+    palette: glib::Variant,
+}
+
+impl Foreseen {
+    /// Its memory.
+    pub fn into_spare(self) -> Traced {
+        self.mask
     }
 }
 
@@ -124,9 +178,7 @@ impl Painter {
             settings,
             model: None,
             tracer: Tracer::default(),
-            mask: Sheet::default(),
-            traced: None,
-            present: [false; 256],
+            mask: Traced::default(),
             panels: Panels::new(&layout),
             legend: Sheet::default(),
             legend_of: None,
@@ -140,19 +192,30 @@ impl Painter {
         }
     }
 
+    /// Size of the frames it draws on.
+    pub fn frame(&self) -> Size {
+        self.layout.size
+    }
+
     /// Takes changed wishes.
     pub fn set_settings(&mut self, settings: &Settings) {
         if *settings != self.settings {
             self.settings.clone_from(settings);
             self.model = None;
-            self.traced = None;
+            self.mask.of = None;
             self.legend_of = None;
         }
     }
 
     /// Prepares what the frame of `view` gets, whose mask is `age_nanos` old. Returns whether that is anything, and
     /// what is wrong with settings or meta, once per cause.
-    pub fn prepare(&mut self, view: &MaskView<'_>, age_nanos: u64) -> (bool, Vec<Error>) {
+    /// Where the mask was foreseen it is taken from `ahead`.
+    pub fn prepare(
+        &mut self,
+        view: &MaskView<'_>,
+        age_nanos: u64,
+        ahead: Option<&Ahead>,
+    ) -> (bool, Vec<Error>) {
         self.draw = Draw::default();
         if self.settings.opacity <= 0.0 {
             return (false, Vec::new());
@@ -170,21 +233,21 @@ impl Painter {
             .expire_after_nanos
             .is_some_and(|limit| age_nanos > limit);
         if !expired {
-            self.trace(view);
-            self.draw.mask = !self.mask.is_empty();
+            self.trace(view, ahead);
+            self.draw.mask = !self.mask.sheet.is_empty();
             self.draw.legend = self.settings.legend && self.draw.mask;
         }
-        if self.draw.legend && self.legend_of != Some(self.present) {
+        if self.draw.legend && self.legend_of != Some(self.mask.present) {
             let classes = self
                 .model
                 .iter()
                 .flat_map(|model| model.inks.classes.iter().enumerate());
-            let present = &self.present;
+            let present = &self.mask.present;
             let shown = classes
                 .filter(|(index, _)| present[*index])
                 .map(|(_, class)| class);
             self.panels.legend(shown, &self.layout, &mut self.legend);
-            self.legend_of = Some(self.present);
+            self.legend_of = Some(self.mask.present);
         }
         self.draw.status = self.settings.status || (view.untrained && self.draw.mask);
         if self.draw.status {
@@ -205,7 +268,7 @@ impl Painter {
     /// Draws what [`Painter::prepare`] found, on the bytes of pass `pass`'s plane.
     pub fn draw(&self, pass: usize, bytes: &mut [u8], stride_bytes: usize) {
         for (wanted, sheet) in [
-            (self.draw.mask, &self.mask),
+            (self.draw.mask, &self.mask.sheet),
             (self.draw.legend, &self.legend),
             (self.draw.status, &self.status),
         ] {
@@ -218,7 +281,6 @@ impl Painter {
     /// Makes `model` that of the meta. Returns whether the meta's classes make sense, and what is wrong with them or
     /// with the settings for them, once.
     pub fn read_model(&mut self, view: &MaskView<'_>) -> (bool, Vec<Error>) {
-        let same = |a: &glib::Variant, b: &glib::Variant| a.as_ptr() == b.as_ptr() || a == b;
         if let Some(model) = &self.model
             && same(&model.names, &view.names)
             && same(&model.palette, &view.palette)
@@ -238,7 +300,7 @@ impl Painter {
             usable,
             inks,
         });
-        self.traced = None;
+        self.mask.of = None;
         self.legend_of = None;
         (usable, errors)
     }
@@ -274,15 +336,64 @@ impl Painter {
     /// The mask as prepared last, or an empty layer.
     pub fn mask_layer(&mut self, shown: bool) -> &Layer {
         if !shown || !self.draw.mask {
-            self.mask.clear();
-            self.traced = None;
+            self.mask.sheet.clear();
+            self.mask.of = None;
         }
-        &self.mask.layer
+        &self.mask.sheet.layer
     }
 
-    /// Makes `mask` and `present` those of the meta.
-    fn trace(&mut self, view: &MaskView<'_>) {
-        if self.traced.as_ref().is_some_and(|traced| traced.is(view)) {
+    /// Makes `mask` that of the meta, which will be asked for. False where there is nothing to make it of.
+    pub(super) fn foresee(&mut self, view: &MaskView<'_>) -> bool {
+        if self.settings.opacity <= 0.0 || !self.read_model(view).0 {
+            return false;
+        }
+        self.trace(view, None);
+        true
+    }
+
+    /// Gives `spare` for the mask made last.
+    pub(super) fn exchange(&mut self, spare: Traced) -> Traced {
+        std::mem::replace(&mut self.mask, spare)
+    }
+
+    /// Takes a mask that `other` has made, if it is that of the meta and looks as it would here; `spare` is then the one
+    /// before.
+    pub(super) fn adopt(&mut self, view: &MaskView<'_>, made: &mut Foreseen) -> bool {
+        let is_it = made.mask.of.as_ref().is_some_and(|of| of.equals(view))
+            && made.settings == self.settings
+            && made.layout == self.layout
+            && self
+                .model
+                .as_ref()
+                .is_some_and(|model| same(&model.names, &made.names) && same(&model.palette, &made.palette));
+        if is_it {
+            std::mem::swap(&mut self.mask, &mut made.mask);
+            self.mask.of = Some(Source::of(view));
+        }
+        is_it
+    }
+
+    /// What the mask made last depends on besides its plane.
+    pub(super) fn foreseen(&mut self, spare: Traced) -> Option<Foreseen> {
+        let (names, palette) = self
+            .model
+            .as_ref()
+            .map(|model| (model.names.clone(), model.palette.clone()))?;
+        Some(Foreseen {
+            mask: self.exchange(spare),
+            settings: self.settings.clone(),
+            layout: self.layout,
+            names,
+            palette,
+        })
+    }
+
+    /// Makes `mask` that of the meta.
+    fn trace(&mut self, view: &MaskView<'_>, ahead: Option<&Ahead>) {
+        if self.mask.of.as_ref().is_some_and(|of| of.is(view)) {
+            return;
+        }
+        if ahead.is_some_and(|ahead| ahead.give(view, self)) {
             return;
         }
         let Some(model) = &self.model else { return };
@@ -304,18 +415,15 @@ impl Painter {
             half_stroke_px: stroke_px / 2.0,
         };
         self.tracer
-            .trace(&plane, &drawing, Limits::default(), &mut self.mask.layer);
-        self.mask.finish(&self.layout);
-        self.present = [false; 256];
+            .trace(&plane, &drawing, Limits::default(), &mut self.mask.sheet.layer);
+        self.mask.sheet.finish(&self.layout);
+        let present = &mut self.mask.present;
+        *present = [false; 256];
         for &id in view.plane.iter() {
-            self.present[usize::from(model.inks.ink_of_id[usize::from(id)])] = true;
+            present[usize::from(model.inks.ink_of_id[usize::from(id)])] = true;
         }
-        self.present[usize::from(NOT_DRAWN)] = false;
-        self.traced = Some(Traced {
-            plane: view.plane.clone(),
-            mask: view.mask,
-            region: view.region,
-        });
+        present[usize::from(NOT_DRAWN)] = false;
+        self.mask.of = Some(Source::of(view));
     }
 
     fn set_status(&mut self, view: &MaskView<'_>, age_nanos: u64, expired: bool) {

@@ -135,6 +135,30 @@ fn answers_come_in_order_and_panics_are_answers() {
 }
 
 #[test]
+fn a_preview_comes_before_its_answer_and_only_to_its_stream() {
+    let (open, _begun, leave) = gated_open();
+    let worker = Worker::spawn(config(), open).unwrap();
+    let (port, other) = (worker.port(unique_stream()), worker.port(unique_stream()));
+    let (tell, told) = channel();
+    let (tell, shared) = (std::sync::Mutex::new(tell), Arc::clone(&port.shared));
+    let stream = port.stream();
+    port.set_preview(Arc::new(move |reply: &Reply| {
+        let lane = &shared.desk().lanes[&stream];
+        assert!(lane.busy && lane.mailbox.is_empty());
+        tell.lock().unwrap().send(reply.clone()).unwrap();
+    }));
+    for (port, byte) in [(&port, 1), (&other, 2), (&port, 14)] {
+        port.submit(job(port, 7, byte));
+        leave.send(()).unwrap();
+        let answer = done(port.wait(LONG)).result;
+        assert_eq!(
+            told.try_iter().collect::<Vec<_>>(),
+            if byte == 1 { vec![answer.unwrap()] } else { vec![] }
+        );
+    }
+}
+
+#[test]
 fn an_interrupt_wakes_a_waiter_while_a_clip_is_under_way() {
     let (open, begun, leave) = gated_open();
     let worker = Worker::spawn(config(), open).unwrap();
