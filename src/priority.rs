@@ -51,16 +51,16 @@ fn give_way() {
     }
 }
 
-/// A model's own threads, as many as the machine has where `threads` is none. Those of a thread of the lowest priority
-/// give way to every other.
+/// Threads that compute, named `name` and a number, as many as the machine has where `threads` is none. Those of a thread
+/// of the lowest priority give way to every other.
 ///
 /// # Errors
 /// [`Error::Unavailable`] where the system starts no threads.
-pub(crate) fn model_pool(threads: Option<usize>) -> Result<ThreadPool> {
+pub(crate) fn pool(name: &'static str, threads: Option<usize>) -> Result<ThreadPool> {
     let gives_way = is_lowest();
     ThreadPoolBuilder::new()
         .num_threads(threads.unwrap_or(0))
-        .thread_name(|i| format!("masam-model-{i}"))
+        .thread_name(move |i| format!("{name}-{i}"))
         .start_handler(move |_| {
             if gives_way {
                 give_way();
@@ -68,7 +68,7 @@ pub(crate) fn model_pool(threads: Option<usize>) -> Result<ThreadPool> {
         })
         .build()
         .map_err(|e| Error::Unavailable {
-            what: "the model's thread pool".into(),
+            what: format!("a pool of threads, {name}"),
             why: e.to_string(),
         })
 }
@@ -92,7 +92,7 @@ mod tests {
             if lowered {
                 lower();
             }
-            [model_pool(Some(1)).unwrap().install(own), own()]
+            [pool("test", Some(1)).unwrap().install(own), own()]
         });
         thread.join().unwrap()
     }

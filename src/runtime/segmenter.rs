@@ -105,7 +105,7 @@ impl ModelSegmenter {
             FactMode::Folded,
             weights.builder(place.dtype, &place.device),
         )?;
-        let pool = priority::model_pool(threads)?;
+        let pool = priority::pool("masam-model", threads)?;
         let spec = SegmenterSpec {
             model_id: card.model.name.clone(),
             clip_frames: CLIP_FRAMES,

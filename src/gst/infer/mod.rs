@@ -7,6 +7,11 @@
 //!
 //! The element does not touch pixels. It shows each frame to a [`crate::stream::Engine`], which a worker thread
 //! serves, and attaches [`crate::gst::meta::MaskMeta`]. No lock is held while the model runs.
+//!
+//! In live mode each mask is announced downstream before a frame shows it, unless masks are carried: by an event
+//! `custom-downstream-oob` from the worker's thread, past all frames that are under way, whose structure is that of the
+//! meta but for the times of a frame. `masamoverlay` has the mask ready by then; whoever else wants to prepare for masks
+//! may do the same, in little time, since the next forward pass waits for it.
 
 use crate::geometry::MAX_FRAME_SIDE_PX;
 use gst::glib;

@@ -1,14 +1,15 @@
 //! Masks that are made before the frame comes that shows them.
 //!
 //! Tracing a mask takes longer than all else that is done to a frame. `masaminfer` announces each mask of a live stream
-//! from the thread that computed it, before any frame carries it; it is traced there and then, and the streaming
-//! thread finds it ready. Nothing depends on that: a mask that was not announced, or is asked for with other wishes by
+//! from the thread that computed it, before any frame carries it; that thread waits until it is traced, by one that gives
+//! way to every other ([`crate::priority`]), and the streaming thread finds it ready. Nothing depends on that: a mask that was not announced, or is asked for with other wishes by
 //! then, is traced where it is drawn.
 
 use super::painter::{Foreseen, Painter, Traced};
 use super::settings::Settings;
 use crate::gst::meta::MaskView;
 use crate::kernels::picture::blend_sheet::FrameLayout;
+use rayon::ThreadPool;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,6 +21,8 @@ const READY: usize = 2;
 pub(crate) struct Ahead {
     /// Makes them, on the thread that announces. It is put in another's place without waiting for that thread.
     painter: Mutex<Option<Arc<Mutex<Painter>>>>,
+    /// A thread to make them on. It has no lock that the streaming thread waits for.
+    pool: Mutex<Option<Arc<ThreadPool>>>,
     ready: Mutex<Ready>,
 }
 
@@ -40,6 +43,18 @@ impl Ahead {
         *locked(&self.painter) =
             layout.map(|(layout, settings)| Arc::new(Mutex::new(Painter::new(layout, settings.clone()))));
         *locked(&self.ready) = Ready::default();
+        if layout.is_none() {
+            *locked(&self.pool) = None;
+        }
+    }
+
+    /// The thread to make masks on, started when the first one is announced.
+    fn pool(&self) -> Option<Arc<ThreadPool>> {
+        let mut pool = locked(&self.pool);
+        if pool.is_none() {
+            *pool = crate::priority::pool("masam-overlay", Some(1)).ok().map(Arc::new);
+        }
+        pool.clone()
     }
 
     /// Makes the mask of `view` for frames that will carry it.
@@ -47,9 +62,15 @@ impl Ahead {
         let Some(painter) = locked(&self.painter).clone() else {
             return;
         };
-        let mut painter = locked(&painter);
+        let painter = &mut *locked(&painter);
         painter.set_settings(settings);
-        if painter.frame() != view.frame || !painter.foresee(view) {
+        if painter.frame() != view.frame {
+            return;
+        }
+        let is_made = self
+            .pool()
+            .is_some_and(|pool| pool.install(|| painter.foresee(view)));
+        if !is_made {
             return;
         }
         let spare = locked(&self.ready).spare.pop().unwrap_or_default();
