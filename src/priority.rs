@@ -26,7 +26,7 @@ pub(crate) fn lower() {
 const NICEST: i32 = 19;
 
 /// Whether this thread has the lowest priority.
-fn is_lowest() -> bool {
+pub(crate) fn is_lowest() -> bool {
     #[cfg(target_os = "linux")]
     {
         // SAFETY: the call takes numbers only; what is the result of an error is no niceness of 19.

@@ -401,3 +401,33 @@ fn masks_are_announced_before_a_frame_shows_them() {
         assert!(shown >= 4, "{properties:?}");
     }
 }
+
+/// As where an application has blocked a pad: announcements never return, and masks come all the same.
+#[test]
+fn who_never_returns_from_an_announcement_holds_up_no_mask() {
+    let fake = Fake::new();
+    let bench = bench(&fake, true, &[]);
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = std::sync::Mutex::new(released);
+    let pad = bench.element.static_pad("src").unwrap();
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        if info.event().unwrap().type_() == gst::EventType::CustomDownstreamOob {
+            // Until the test is over.
+            let _ = released.lock().unwrap().recv();
+        }
+        gst::PadProbeReturn::Ok
+    });
+    let mut shown = 0;
+    for index in 0..12_u8 {
+        bench.push(gray_frame(SIZE, index, index.into())).unwrap();
+        bench.wait_for_passes(u64::from(index) + 1);
+        shown += bench
+            .frames()
+            .iter()
+            .filter(|frame| class_of(frame).is_some())
+            .count();
+    }
+    assert!(shown >= 10, "{shown}");
+    assert_eq!((bench.stat("restarts"), bench.stat_u32("detached")), (0, 0));
+    drop(release);
+}

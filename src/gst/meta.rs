@@ -165,13 +165,19 @@ impl MaskMeta {
     /// Its structure. The plane is shared.
     pub(crate) fn to_structure(&self) -> gst::Structure {
         let mut structure = template(&self.classes, &self.model_id);
+        self.fill(&mut structure);
+        structure
+    }
+
+    /// Sets what is not the model's alone in a structure of the same model.
+    pub(crate) fn fill(&self, structure: &mut gst::StructureRef) {
         structure.set("epoch", self.epoch);
         structure.set(
             "running-time",
             self.running_time_nanos.unwrap_or(gst::ffi::GST_CLOCK_TIME_NONE),
         );
         structure.set("age", self.age_nanos);
-        set_geometry(&mut structure, self.frame, self.region);
+        set_geometry(structure, self.frame, self.region);
         structure.set("mask-width", self.mask.width_px);
         structure.set("mask-height", self.mask.height_px);
         structure.set("mask", &self.plane);
@@ -183,7 +189,6 @@ impl MaskMeta {
         if let Some(status) = &self.status {
             structure.set("status", status.as_str());
         }
-        structure
     }
 
     /// The meta of `buffer`: `None` when there is none, or a malformed one, about which the debug log says more.

@@ -7,6 +7,7 @@ use super::time::Clock;
 use crate::segmenter::{Reply, Request, SegmentError, StreamId};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, PoisonError};
 
 /// Most clips in one batch: each takes the memory of a forward pass.
@@ -56,8 +57,9 @@ pub struct WorkerStats {
     pub largest_batch: usize,
 }
 
-/// Told of an answer before it can be taken, on the worker's thread: what a viewer would prepare for it is then done.
-pub type Preview = Arc<dyn Fn(&Reply) + Send + Sync>;
+/// Told of an answer before it can be taken, on the worker's thread, so that a viewer can prepare for it. The answer waits
+/// a short time for what comes when that is done, if there is anything to wait for.
+pub type Preview = Arc<dyn Fn(&Reply) -> Option<Receiver<()>> + Send + Sync>;
 
 pub(super) enum Command {
     Run(Job),

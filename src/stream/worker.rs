@@ -16,13 +16,16 @@ use super::stats::Recent;
 use super::sync::{Builder, Condvar, JoinHandle, Mutex, channel, wait_while};
 use super::time::Clock;
 use crate::error::{Error, Result};
-use crate::segmenter::{Reply, Request, Segmenter, SegmenterSpec, StreamId, panic_message};
+use crate::segmenter::{Reply, Request, SegmentError, Segmenter, SegmenterSpec, StreamId, panic_message};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use super::desk::{Done, Job, LeftThreads, Preview, WorkerStats};
 pub use super::port::{Port, Wait};
+
+/// How long the answers of a batch wait for what viewers prepare: far longer than that takes, and less than a frame.
+const PREVIEWS: Duration = Duration::from_millis(20);
 
 /// Opens the model; called again after faults.
 pub type Open = Arc<dyn Fn() -> Result<Box<dyn Segmenter>> + Send + Sync>;
@@ -273,11 +276,7 @@ fn serve(shared: &Shared, keeper: &mut Keeper, open: &Open) {
                 }
                 let median_nanos = forward.percentile(50);
                 drop(requests);
-                for (job, result) in jobs.iter().zip(&results) {
-                    if let Ok(reply) = result {
-                        preview(shared, job.request.stream, reply);
-                    }
-                }
+                preview(shared, &jobs, &results);
                 let mut desk = shared.desk();
                 desk.stats.passes += 1;
                 desk.stats.restarts += keeper.restarts - restarts;
@@ -312,15 +311,22 @@ fn serve(shared: &Shared, keeper: &mut Keeper, open: &Open) {
     }
 }
 
-/// Tells whom `stream` has named of an answer. Nobody's lock is held meanwhile.
-fn preview(shared: &Shared, stream: StreamId, reply: &Reply) {
-    let preview = shared
-        .desk()
-        .lanes
-        .get(&stream)
-        .and_then(|lane| lane.preview.clone());
-    if let Some(preview) = preview {
-        preview(reply);
+/// Tells whom the streams have named of their answers, and waits for all of them for at most [`PREVIEWS`].
+fn preview(shared: &Shared, jobs: &[Job], results: &[std::result::Result<Reply, SegmentError>]) {
+    let tell = |(job, result): (&Job, &std::result::Result<Reply, SegmentError>)| {
+        let reply = result.as_ref().ok()?;
+        let lane_of = |desk: &Desk| desk.lanes.get(&job.request.stream)?.preview.clone();
+        let preview = lane_of(&shared.desk())?;
+        preview(reply)
+    };
+    let told: Vec<_> = jobs.iter().zip(results).filter_map(tell).collect();
+    if told.is_empty() {
+        return;
+    }
+    let until = Instant::now() + PREVIEWS;
+    for done in told {
+        // Late, or given up: the answer goes on.
+        let _ = done.recv_timeout(until.saturating_duration_since(Instant::now()));
     }
 }
 

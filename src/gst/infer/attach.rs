@@ -1,16 +1,12 @@
 //! What leaves with a frame: its mask, or why it has none.
 
-use super::imp::Infer;
 use super::state::{State, Stream};
 use crate::geometry::Size;
 use crate::gst::meta::MaskMeta;
 use crate::labels::NO_MASK;
-use crate::segmenter::{Plane, Reply, SegmentError, SegmenterSpec};
-use crate::stream::fuse::upright;
-use crate::stream::{FrameTime, Mask, Pace, Preview};
+use crate::segmenter::{SegmentError, SegmenterSpec};
+use crate::stream::{FrameTime, Mask, Pace};
 use gst::glib;
-use gst::prelude::*;
-use gst::subclass::prelude::*;
 use gstreamer as gst;
 use std::sync::Arc;
 
@@ -103,59 +99,7 @@ impl Stream {
     }
 }
 
-impl Infer {
-    /// Announces masks as long as the element is there.
-    pub(super) fn preview(&self) -> Preview {
-        let element = self.obj().downgrade();
-        Arc::new(move |reply| {
-            if let Some(element) = element.upgrade() {
-                element.imp().announce(reply);
-            }
-        })
-    }
-
-    /// Sends a mask downstream, past all frames that are under way, before one comes that shows it: an overlay can
-    /// have it ready by then. On the worker's thread.
-    fn announce(&self, reply: &Reply) {
-        let [Plane::Labels(labels)] = reply.planes.as_slice() else {
-            return;
-        };
-        let labels = labels.clone();
-        let structure = match &*self.state() {
-            Some(state) => state.announcement(labels),
-            None => None,
-        };
-        if let Some(structure) = structure {
-            let event = gst::event::CustomDownstreamOob::builder(structure).build();
-            // Nobody has to be interested.
-            let _ = self.srcpad.push_event(event);
-        }
-    }
-}
-
 impl State {
-    /// The meta that a mask of these labels, in the orientation of the model's input, will be shown by; its times are
-    /// those of no frame.
-    fn announcement(&self, labels: Vec<u8>) -> Option<gst::Structure> {
-        let (stream, spec) = (self.stream.as_ref()?, self.session.spec());
-        if labels.len() != Size::square(spec.side_px).area() {
-            return None;
-        }
-        let labels = upright(labels, spec.side_px as usize, spec.orientation);
-        let meta = MaskMeta {
-            epoch: stream.engine.epoch(),
-            plane: glib::Bytes::from_owned(labels),
-            mask: Size::square(spec.side_px),
-            frame: stream.format.size,
-            region: stream.square.region,
-            running_time_nanos: None,
-            age_nanos: 0,
-            status: None,
-            ..stream.tag.meta.clone()
-        };
-        Some(meta.to_structure())
-    }
-
     /// What the viewer is told where a model takes so long that its masks are not young enough to be shown all the time:
     /// one is as old as a pass takes when it comes, and twice that when the next one comes.
     pub(super) fn slowness(&self, pace: Pace) -> Option<String> {

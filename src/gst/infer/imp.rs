@@ -286,7 +286,8 @@ impl ElementImpl for Infer {
                 self.readied_nanos.store(0, Ordering::Relaxed);
                 self.report(self.renew())?;
                 let session = self.session().clone().ok_or(gst::StateChangeError)?;
-                *self.state() = Some(State::new(session, self.preview()));
+                let preview = self.preview(session.spec());
+                *self.state() = Some(State::new(session, preview));
             }
             gst::StateChange::PlayingToPaused => {
                 // The picture of a live source goes on meanwhile, and running time does not.

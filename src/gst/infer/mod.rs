@@ -9,9 +9,9 @@
 //! serves, and attaches [`crate::gst::meta::MaskMeta`]. No lock is held while the model runs.
 //!
 //! In live mode each mask is announced downstream before a frame shows it, unless masks are carried: by an event
-//! `custom-downstream-oob` from the worker's thread, past all frames that are under way, whose structure is that of the
+//! `custom-downstream-oob` from a thread of its own, past all frames that are under way, whose structure is that of the
 //! meta but for the times of a frame. `masamoverlay` has the mask ready by then; whoever else wants to prepare for masks
-//! may do the same, in little time, since the next forward pass waits for it.
+//! may do the same. A mask waits for its announcement a short time only.
 
 use crate::geometry::MAX_FRAME_SIDE_PX;
 use gst::glib;
@@ -22,6 +22,7 @@ use gstreamer_video as gst_video;
 mod attach;
 mod chain;
 mod events;
+mod herald;
 mod imp;
 mod picture;
 mod pool;

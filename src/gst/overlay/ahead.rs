@@ -1,9 +1,9 @@
 //! Masks that are made before the frame comes that shows them.
 //!
 //! Tracing a mask takes longer than all else that is done to a frame. `masaminfer` announces each mask of a live stream
-//! from the thread that computed it, before any frame carries it; that thread waits until it is traced, by one that gives
-//! way to every other ([`crate::priority`]), and the streaming thread finds it ready. Nothing depends on that: a mask that was not announced, or is asked for with other wishes by
-//! then, is traced where it is drawn.
+//! before any frame carries it. It is traced there and then, by a thread that gives way to every other
+//! ([`crate::priority`]), and the streaming thread finds it ready. Nothing depends on that: a mask that was not
+//! announced, or is asked for with other wishes by then, is traced where it is drawn.
 
 use super::painter::{Foreseen, Painter, Traced};
 use super::settings::Settings;
@@ -11,19 +11,26 @@ use crate::gst::meta::MaskView;
 use crate::kernels::picture::blend_sheet::FrameLayout;
 use rayon::ThreadPool;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// Masks kept ready: the next one may be announced before a frame has shown this one.
-const READY: usize = 2;
+/// Masks kept ready: frames that wait, in a queue or for `video-delay`, show masks when later ones have been announced.
+const READY: usize = 8;
 
 /// The masks of one overlay.
 #[derive(Debug, Default)]
 pub(crate) struct Ahead {
-    /// Makes them, on the thread that announces. It is put in another's place without waiting for that thread.
-    painter: Mutex<Option<Arc<Mutex<Painter>>>>,
-    /// A thread to make them on. It has no lock that the streaming thread waits for.
-    pool: Mutex<Option<Arc<ThreadPool>>>,
+    /// For the frames of now. Another is put in its place without waiting for those who use it.
+    bench: Mutex<Option<Arc<Bench>>>,
     ready: Mutex<Ready>,
+}
+
+/// Where masks are made.
+#[derive(Debug)]
+struct Bench {
+    /// Locked by those who announce only, for as long as a mask takes.
+    painter: Mutex<Painter>,
+    /// A thread to make them on, started when the first one is announced.
+    pool: OnceLock<Option<ThreadPool>>,
 }
 
 /// Behind a lock that is held to take and give only.
@@ -40,43 +47,45 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Ahead {
     /// Frames of another layout will come, or none.
     pub fn reset(&self, layout: Option<(FrameLayout, &Settings)>) {
-        *locked(&self.painter) =
-            layout.map(|(layout, settings)| Arc::new(Mutex::new(Painter::new(layout, settings.clone()))));
+        let bench = layout.map(|(layout, settings)| Bench {
+            painter: Mutex::new(Painter::new(layout, settings.clone())),
+            pool: OnceLock::new(),
+        });
+        *locked(&self.bench) = bench.map(Arc::new);
         *locked(&self.ready) = Ready::default();
-        if layout.is_none() {
-            *locked(&self.pool) = None;
-        }
     }
 
-    /// The thread to make masks on, started when the first one is announced.
-    fn pool(&self) -> Option<Arc<ThreadPool>> {
-        let mut pool = locked(&self.pool);
-        if pool.is_none() {
-            *pool = crate::priority::pool("masam-overlay", Some(1)).ok().map(Arc::new);
-        }
-        pool.clone()
-    }
-
-    /// Makes the mask of `view` for frames that will carry it.
+    /// Makes the mask of `view` for frames that will carry it; not while another is being made.
     pub fn announce(&self, view: &MaskView<'_>, settings: &Settings) {
-        let Some(painter) = locked(&self.painter).clone() else {
+        let Some(bench) = locked(&self.bench).clone() else {
             return;
         };
-        let painter = &mut *locked(&painter);
-        painter.set_settings(settings);
+        let Ok(mut painter) = bench.painter.try_lock() else {
+            return;
+        };
+        let painter = &mut *painter;
         if painter.frame() != view.frame {
             return;
         }
-        let is_made = self
-            .pool()
-            .is_some_and(|pool| pool.install(|| painter.foresee(view)));
-        if !is_made {
+        painter.set_settings(settings);
+        let pool = bench
+            .pool
+            .get_or_init(|| crate::priority::pool("masam-overlay", Some(1)).ok());
+        if !pool
+            .as_ref()
+            .is_some_and(|pool| pool.install(|| painter.foresee(view)))
+        {
             return;
         }
         let spare = locked(&self.ready).spare.pop().unwrap_or_default();
         let Some(made) = painter.foreseen(spare) else {
             return;
         };
+        // Frames of another layout may be coming by now.
+        let now = locked(&self.bench);
+        if !now.as_ref().is_some_and(|now| Arc::ptr_eq(now, &bench)) {
+            return;
+        }
         let mut ready = locked(&self.ready);
         ready.masks.push_back(made);
         while ready.masks.len() > READY {
@@ -140,6 +149,16 @@ mod tests {
         }
     }
 
+    /// One of many masks.
+    fn numbered(number: usize) -> MaskMeta {
+        let mut plane = vec![1; 64];
+        plane[number] = 0;
+        MaskMeta {
+            plane: gst::glib::Bytes::from_owned(plane),
+            ..meta(1)
+        }
+    }
+
     /// The luma of a frame with the mask of `meta`.
     fn drawn(painter: &mut Painter, meta: &MaskMeta, ahead: Option<&Ahead>) -> Vec<u8> {
         let structure = meta.to_structure();
@@ -187,16 +206,42 @@ mod tests {
         let settings = Settings::default();
         let (layout, ahead) = (layout(FRAME), Ahead::default());
         ahead.reset(Some((layout, &settings)));
-        for columns in 1..=4 {
-            announce(&ahead, &meta(columns), &settings);
+        for columns in 0..=READY {
+            announce(&ahead, &numbered(columns), &settings);
         }
         assert_eq!(waiting(&ahead), READY);
         let mut painter = Painter::new(layout, settings);
         // Too old, so made anew; the newest, so that none is left.
-        drawn(&mut painter, &meta(1), Some(&ahead));
+        drawn(&mut painter, &numbered(0), Some(&ahead));
         assert_eq!(waiting(&ahead), READY);
-        drawn(&mut painter, &meta(4), Some(&ahead));
+        drawn(&mut painter, &numbered(READY), Some(&ahead));
         assert_eq!(waiting(&ahead), 0);
+    }
+
+    /// The memory of a mask that was made under other wishes is no mask.
+    #[test]
+    fn what_is_announced_again_under_other_wishes_is_made_again() {
+        let (first, second) = (
+            Settings::default(),
+            Settings {
+                opacity: 0.9,
+                ..Settings::default()
+            },
+        );
+        let (layout, ahead) = (layout(FRAME), Ahead::default());
+        ahead.reset(Some((layout, &first)));
+        let plane = meta(3);
+        announce(&ahead, &plane, &first);
+        // It gives way to others, and its memory is used again.
+        for number in 0..=READY {
+            announce(&ahead, &numbered(number), &second);
+        }
+        for _ in 0..3 {
+            announce(&ahead, &plane, &second);
+            let mut painter = Painter::new(layout, second.clone());
+            let wanted = drawn(&mut Painter::new(layout, second.clone()), &plane, None);
+            assert_eq!(drawn(&mut painter, &plane, Some(&ahead)), wanted);
+        }
     }
 
     #[test]

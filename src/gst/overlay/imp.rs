@@ -19,7 +19,7 @@ use gst_base::subclass::prelude::*;
 use gstreamer as gst;
 use gstreamer_base as gst_base;
 use gstreamer_video as gst_video;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -47,7 +47,7 @@ struct State {
 /// Wishes, and how often they were changed.
 #[derive(Default)]
 struct Wishes {
-    settings: Settings,
+    settings: Arc<Settings>,
     generation: u64,
 }
 
@@ -192,7 +192,7 @@ impl ObjectImpl for MasamOverlay {
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
         let mut wishes = self.wishes();
-        let settings = &mut wishes.settings;
+        let settings = Arc::make_mut(&mut wishes.settings);
         let text = || value.get::<Option<String>>().ok().flatten().unwrap_or_default();
         match pspec.name() {
             "opacity" => settings.opacity = value.get().unwrap_or(settings.opacity),
@@ -272,7 +272,7 @@ impl BaseTransformImpl for MasamOverlay {
         let pixels = pixel_format(info.format())
             .ok_or_else(|| gst::loggable_error!(CAT, "cannot draw on {incaps}"))?;
         let wishes = self.wishes();
-        let painter = Painter::new(layout, wishes.settings.clone());
+        let painter = Painter::new(layout, Settings::clone(&wishes.settings));
         self.ahead.reset(Some((layout, &wishes.settings)));
         *self.state() = Some(State {
             info,
@@ -292,13 +292,15 @@ impl BaseTransformImpl for MasamOverlay {
 
     /// Masks are announced before the first frame comes that shows them.
     fn sink_event(&self, event: gst::Event) -> bool {
+        // A video's own thread is not to wait for one that gives way.
         if event.type_() == gst::EventType::CustomDownstreamOob
+            && crate::priority::is_lowest()
             && let Some(structure) = event
                 .structure()
                 .filter(|structure| structure.name() == meta::NAME)
             && let Ok(view) = MaskView::read(structure)
         {
-            let settings = self.wishes().settings.clone();
+            let settings = Arc::clone(&self.wishes().settings);
             self.ahead.announce(&view, &settings);
         }
         self.parent_sink_event(event)

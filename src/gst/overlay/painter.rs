@@ -135,7 +135,10 @@ pub(super) struct Foreseen {
 impl Foreseen {
     /// Its memory.
     pub fn into_spare(self) -> Traced {
-        self.mask
+        Traced {
+            of: None,
+            ..self.mask
+        }
     }
 }
 

@@ -85,6 +85,13 @@ impl Font {
             quarters.rem_euclid(QUARTERS as i32),
         );
         let unit_px = self.unit_px;
+        // What has no shape of its own looks alike.
+        let is_known = GLYPHS.iter().any(|(known, ..)| *known == character);
+        let character = if is_known {
+            character
+        } else {
+            char::REPLACEMENT_CHARACTER
+        };
         let glyph = self.glyphs.entry((character, quarter as u8));
         (
             whole,

@@ -80,6 +80,8 @@ struct Brush {
 struct Tones {
     /// `[red, green, blue, coverage]`, colours times coverage; the first is nothing.
     colors: Vec<[f32; 4]>,
+    /// Their numbers, by their bits.
+    known: HashMap<[u32; 4], Tone>,
     /// As pixels of a layer in `space`.
     edges: Vec<Edge>,
     space: Option<ColorSpace>,
@@ -103,6 +105,7 @@ impl Default for Tones {
     fn default() -> Self {
         Self {
             colors: vec![[0.0; 4]],
+            known: HashMap::from([([0; 4], 0)]),
             edges: Vec::new(),
             space: None,
             places: HashMap::new(),
@@ -144,13 +147,17 @@ impl Tones {
         for (below, above) in color.iter_mut().zip([red, green, blue, alpha]) {
             *below = *below * (1.0 - alpha) + above;
         }
-        let known = self.colors.iter().position(|&known| known == color);
-        let tone = known.unwrap_or_else(|| {
-            self.colors.push(color);
-            self.colors.len() - 1
-        });
-        // More tones than numbers: not in one drawing; it would go without.
-        let tone = Tone::try_from(tone).unwrap_or(below);
+        let (next, colors) = (Tone::try_from(self.colors.len()), &mut self.colors);
+        let tone = match (self.known.get(&color.map(f32::to_bits)), next) {
+            (Some(&known), _) => known,
+            (None, Ok(new)) => {
+                colors.push(color);
+                self.known.insert(color.map(f32::to_bits), new);
+                new
+            }
+            // More tones than numbers: not in one drawing; it would go without.
+            (None, Err(_)) => below,
+        };
         self.mixed[place][usize::from(coverage)] = tone;
         tone
     }

@@ -146,6 +146,7 @@ fn a_preview_comes_before_its_answer_and_only_to_its_stream() {
         let lane = &shared.desk().lanes[&stream];
         assert!(lane.busy && lane.mailbox.is_empty());
         tell.lock().unwrap().send(reply.clone()).unwrap();
+        None
     }));
     for (port, byte) in [(&port, 1), (&other, 2), (&port, 14)] {
         port.submit(job(port, 7, byte));
@@ -155,6 +156,26 @@ fn a_preview_comes_before_its_answer_and_only_to_its_stream() {
             told.try_iter().collect::<Vec<_>>(),
             if byte == 1 { vec![answer.unwrap()] } else { vec![] }
         );
+    }
+}
+
+#[test]
+fn a_preview_that_never_ends_holds_up_no_answer() {
+    let (open, _begun, leave) = gated_open();
+    let worker = Worker::spawn(config(), open).unwrap();
+    let port = worker.port(unique_stream());
+    let kept = std::sync::Mutex::new(Vec::new());
+    port.set_preview(Arc::new(move |_: &Reply| {
+        let (never, done) = std::sync::mpsc::sync_channel(1);
+        kept.lock().unwrap().push(never);
+        Some(done)
+    }));
+    for byte in [1, 2] {
+        port.submit(job(&port, 7, byte));
+        leave.send(()).unwrap();
+        let begun = Instant::now();
+        assert!(done(port.wait(LONG)).result.is_ok());
+        assert!(begun.elapsed() >= PREVIEWS, "it waited for nothing");
     }
 }
 
