@@ -21,24 +21,29 @@ pub(super) struct Tag {
     fault: Option<SegmentError>,
 }
 
+/// A meta of the model that shows nothing.
+pub(super) fn blank(spec: &SegmenterSpec) -> MaskMeta {
+    MaskMeta {
+        epoch: 0,
+        running_time_nanos: None,
+        age_nanos: 0,
+        frame: Size::square(1),
+        region: Size::square(1).rect(),
+        mask: Size::square(1),
+        classes: spec.classes.clone(),
+        plane: glib::Bytes::from_static(&[NO_MASK]),
+        model_id: spec.model_id.clone(),
+        carried: false,
+        untrained: spec.untrained,
+        confidence: None,
+        status: None,
+    }
+}
+
 impl Tag {
     pub fn new(spec: &SegmenterSpec) -> Self {
-        let nothing = glib::Bytes::from_static(&[NO_MASK]);
-        let meta = MaskMeta {
-            epoch: 0,
-            running_time_nanos: None,
-            age_nanos: 0,
-            frame: Size::square(1),
-            region: Size::square(1).rect(),
-            mask: Size::square(1),
-            classes: spec.classes.clone(),
-            plane: nothing.clone(),
-            model_id: spec.model_id.clone(),
-            carried: false,
-            untrained: spec.untrained,
-            confidence: None,
-            status: None,
-        };
+        let meta = blank(spec);
+        let nothing = meta.plane.clone();
         Self {
             meta,
             labels: None,

@@ -3,6 +3,7 @@
 //! Whoever listens downstream may take long, or be blocked while an application links elements anew. The worker, which
 //! other streams may share, waits for that a short time only; while an announcement is under way no other is begun.
 
+use super::attach::blank;
 use super::imp::Infer;
 use crate::geometry::Size;
 use crate::gst::meta::MaskMeta;
@@ -73,7 +74,10 @@ impl Infer {
             }
             let herald = herald.get_or_init(|| {
                 let (element, spec) = (element.clone(), spec.clone());
-                let mut meta = blank(&spec);
+                let mut meta = MaskMeta {
+                    mask: Size::square(spec.side_px),
+                    ..blank(&spec)
+                };
                 let mut structure = meta.to_structure();
                 Herald::start(move |labels| {
                     let labels = upright(labels, spec.side_px as usize, spec.orientation);
@@ -102,24 +106,5 @@ impl Infer {
         let event = gst::event::CustomDownstreamOob::builder(structure.clone()).build();
         // Nobody has to be interested.
         let _ = self.srcpad.push_event(event);
-    }
-}
-
-/// The meta that masks of the model will be shown by, without times.
-fn blank(spec: &SegmenterSpec) -> MaskMeta {
-    MaskMeta {
-        epoch: 0,
-        running_time_nanos: None,
-        age_nanos: 0,
-        frame: Size::square(1),
-        region: Size::square(1).rect(),
-        mask: Size::square(spec.side_px),
-        classes: spec.classes.clone(),
-        plane: glib::Bytes::from_static(&[]),
-        model_id: spec.model_id.clone(),
-        carried: false,
-        untrained: spec.untrained,
-        confidence: None,
-        status: None,
     }
 }

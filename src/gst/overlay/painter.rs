@@ -354,13 +354,7 @@ impl Painter {
         true
     }
 
-    /// Gives `spare` for the mask made last.
-    pub(super) fn exchange(&mut self, spare: Traced) -> Traced {
-        std::mem::replace(&mut self.mask, spare)
-    }
-
-    /// Takes a mask that `other` has made, if it is that of the meta and looks as it would here; `spare` is then the one
-    /// before.
+    /// Takes the mask of `made` if it is that of the meta and looks as it would here, and leaves the one before.
     pub(super) fn adopt(&mut self, view: &MaskView<'_>, made: &mut Foreseen) -> bool {
         let is_it = made.mask.of.as_ref().is_some_and(|of| of.equals(view))
             && made.settings == self.settings
@@ -376,14 +370,14 @@ impl Painter {
         is_it
     }
 
-    /// What the mask made last depends on besides its plane.
+    /// The mask made last, for `spare`, and all that it depends on.
     pub(super) fn foreseen(&mut self, spare: Traced) -> Option<Foreseen> {
         let (names, palette) = self
             .model
             .as_ref()
             .map(|model| (model.names.clone(), model.palette.clone()))?;
         Some(Foreseen {
-            mask: self.exchange(spare),
+            mask: std::mem::replace(&mut self.mask, spare),
             settings: self.settings.clone(),
             layout: self.layout,
             names,

@@ -125,23 +125,9 @@ impl Layer {
     #[inline]
     pub fn edge(&mut self, x_px: u32, edge: Edge) {
         debug_assert!(x_px < self.width_px);
-        if edge.alpha == 0 {
-            return;
+        if edge.alpha > 0 {
+            self.edges(x_px, std::iter::once(edge));
         }
-        let first = self.edges.len() as u32;
-        self.edges.push(edge);
-        if let Some(last) = self.last_of_row()
-            && last.end_px == x_px
-            && matches!(last.paint, Paint::Edges(_))
-        {
-            last.end_px += 1;
-            return;
-        }
-        self.runs.push(Run {
-            start_px: x_px,
-            end_px: x_px + 1,
-            paint: Paint::Edges(first),
-        });
     }
 
     /// Paints the pixels from `x_px` of the current row on, right of all before them; each has to cover something.

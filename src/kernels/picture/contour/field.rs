@@ -94,16 +94,10 @@ impl Cell {
         cell
     }
 
-    /// Where there are two classes: they, first the one at the upper left.
+    /// Where there are two classes: they, first the one at the upper left, and the places of that.
     #[inline(always)]
-    pub fn two(&self) -> Option<(u8, u8)> {
-        (self.count == 2).then_some((self.inks[0], self.inks[1]))
-    }
-
-    /// The places of the first of two classes.
-    #[inline(always)]
-    pub fn first_of_two(&self) -> Option<usize> {
-        (self.count == 2).then_some(usize::from(self.places[0]))
+    pub fn two(&self) -> Option<((u8, u8), usize)> {
+        (self.count == 2).then_some(((self.inks[0], self.inks[1]), usize::from(self.places[0])))
     }
 }
 
@@ -183,24 +177,14 @@ impl<'a> Fields<'a> {
         let (weights, slopes) = spline(place);
         let dot = |a: [f32; 3], b: [f32; 3]| a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
         let (mut a, mut b) = (0, 1);
-        let (mut largest, mut second);
-        largest = dot(weights, self.value[0]);
-        if self.cell.count == 2 {
-            second = 1.0 - largest;
-            if second > largest {
-                (a, b) = (1, 0);
-                (largest, second) = (second, largest);
-            }
-        } else {
-            second = -1.0;
-            for at in 1..self.cell.count.min(9) {
-                let value = dot(weights, self.value[at]);
-                if value > largest {
-                    (b, second) = (a, largest);
-                    (a, largest) = (at, value);
-                } else if value > second {
-                    (b, second) = (at, value);
-                }
+        let (mut largest, mut second) = (dot(weights, self.value[0]), -1.0);
+        for at in 1..self.cell.count.min(9) {
+            let value = dot(weights, self.value[at]);
+            if value > largest {
+                (b, second) = (a, largest);
+                (a, largest) = (at, value);
+            } else if value > second {
+                (b, second) = (at, value);
             }
         }
         let margin = largest - second;

@@ -10,7 +10,7 @@
 use super::super::blend::EDGE_ONE;
 use super::super::blend_layer::{EDGE_COLOR_ONE, Edge};
 use super::field::{Cell, Direction, Subsets};
-use super::{Pen, SMOOTH_PX};
+use super::pen::{Pen, SMOOTH_PX};
 
 /// Frame pixels at once.
 pub(super) const LANES: usize = 8;
@@ -21,6 +21,8 @@ type Rgba = [f32; 4];
 /// The two fields over one mask pixel, for one row of the frame.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pair<'a> {
+    /// The class at the upper left, and the other.
+    pub classes: (u8, u8),
     value: [f32; 3],
     /// Rows of each column that are of the first class.
     subset: [usize; 3],
@@ -41,11 +43,16 @@ impl<'a> Pair<'a> {
     /// `None` where one class is alone or three meet.
     #[inline(always)]
     pub fn new(cell: &Cell, rows: &'a Subsets) -> Option<Self> {
-        let places = cell.first_of_two()?;
+        let (classes, places) = cell.two()?;
         let subset = [places & 7, places >> 3 & 7, places >> 6 & 7];
         let [left, middle, right] = subset;
         let value = quadratic([rows.value[left], rows.value[middle], rows.value[right]]);
-        Some(Self { value, subset, rows })
+        Some(Self {
+            classes,
+            value,
+            subset,
+            rows,
+        })
     }
 
     /// The margin everywhere between two places where its size is `least` or more, or a smaller one.
@@ -111,7 +118,7 @@ pub(super) struct PairInks {
 
 impl PairInks {
     #[inline(always)]
-    pub fn new(pen: &Pen<'_>, first: u8, second: u8) -> Self {
+    pub fn new(pen: &Pen<'_>, (first, second): (u8, u8)) -> Self {
         let (first, second) = (pen.ink(first), pen.ink(second));
         let colored = |ink: Option<super::ClassInk>, coverage: fn(super::ClassInk) -> f32| {
             ink.map_or([0.0; 4], |ink| {
@@ -241,13 +248,13 @@ mod tests {
             };
             let pen = Pen::new(&drawing, scale, Detail::Smooth);
             let (cell, subsets) = (Cell::new(columns), Subsets::new(next(1000) as f32 / 1000.0));
-            let Some((pair, (first, second))) = Pair::new(&cell, &subsets).zip(cell.two()) else {
+            let Some(pair) = Pair::new(&cell, &subsets) else {
                 continue;
             };
             let places: [f32; LANES] = std::array::from_fn(|_| next(1000) as f32 / 1000.0);
             let margins = pair.margins(&places);
             let distances = pair.distances(&places, &margins, pen.mask_per_frame);
-            let found = PairInks::new(&pen, first, second).edges(&distances, pen.half_stroke_px);
+            let found = PairInks::new(&pen, pair.classes).edges(&distances, pen.half_stroke_px);
             let fields = Fields::new(&cell, &subsets);
             for lane in 0..LANES {
                 let layers = [Layer::default(), Layer::default()];
@@ -274,7 +281,7 @@ mod tests {
                     &[distances[lane]; LANES],
                     &[found[lane]; LANES],
                 );
-                pen.pair_pixels(0..1, (first, second), lanes, &mut eight);
+                pen.pair_pixels(0..1, pair.classes, lanes, &mut eight);
                 one.end_row();
                 eight.end_row();
                 let (one, eight) = (pixel(&one), pixel(&eight));
