@@ -268,8 +268,7 @@ impl Source {
         });
         while !pausing.is_finished() {
             self.push(true);
-            // A queue that runs over would mark the next frame, and the pause would not have to be noticed.
-            std::thread::sleep(Duration::from_secs(1) / FPS as u32);
+            std::thread::sleep(Duration::from_millis(7));
         }
         pausing.join().unwrap();
         std::thread::sleep(PAUSE);
