@@ -89,8 +89,12 @@ fn run(seed: u64) -> (usize, usize) {
                 // The clock that the frames to come were stamped by.
                 let running_ms =
                     (source.now_ms - source.behind_ms + frames * FRAME_MS).saturating_sub(FRAME_MS / 2);
-                bench.run_at(gst::ClockTime::from_mseconds(running_ms));
+                let running = gst::ClockTime::from_mseconds(running_ms);
+                // The source is paused after the element, and some of its frames come in between.
+                let later = gst::ClockTime::from_mseconds(FRAME_MS * u64::from(noise.below(4)));
+                bench.run_at(running.saturating_sub(later));
                 bench.element.set_state(gst::State::Paused).unwrap();
+                bench.element.set_start_time(running);
                 bench.element.set_state(gst::State::Playing).unwrap();
                 held = frames.checked_sub(1);
                 if held.is_none() {

@@ -294,9 +294,19 @@ impl ElementImpl for Infer {
                 let running = self.obj().current_running_time();
                 if let Some(state) = self.state().as_mut() {
                     state.pause = Some(Pause {
+                        lasts: true,
                         running_nanos: running.map(gst::ClockTime::nseconds),
                         over_since_nanos: None,
                     });
+                }
+            }
+            // The pipeline's running time stood still a little later than this element did, and frames were drawn until then.
+            // It tells its elements when it goes on.
+            gst::StateChange::PausedToPlaying => {
+                let stood_still = self.obj().start_time().map(gst::ClockTime::nseconds);
+                if let Some(pause) = self.state().as_mut().and_then(|state| state.pause.as_mut()) {
+                    pause.running_nanos = pause.running_nanos.max(stood_still);
+                    pause.lasts = false;
                 }
             }
             // Wakes a chain function that waits, so that the pads can be deactivated.

@@ -56,9 +56,11 @@ pub(super) struct State {
 /// A pause. A live source's picture goes on meanwhile, and running time does not: frames of before and after must not
 /// share an epoch. Elements upstream may hold frames of before it, which come first when it is over.
 pub(super) struct Pause {
-    /// Running time when it began, where there is a clock.
+    /// It has not ended: whatever comes is of before it.
+    pub lasts: bool,
+    /// Running time at which it began, where there is a clock: later frames are of after it.
     pub running_nanos: Option<u64>,
-    /// When the first frame after it came, of the element's clock.
+    /// When the first frame came since it ended, of the element's clock.
     pub over_since_nanos: Option<u64>,
 }
 
@@ -155,6 +157,9 @@ impl State {
         let Some(pause) = &mut self.pause else {
             return false;
         };
+        if pause.lasts {
+            return true;
+        }
         let over_since = *pause.over_since_nanos.get_or_insert(now_nanos);
         let is_of_before = running_nanos
             .zip(pause.running_nanos)
