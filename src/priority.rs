@@ -39,7 +39,7 @@ pub(crate) fn is_lowest() -> bool {
 }
 
 /// Has this thread give way to every other of the machine from now on.
-fn give_way() {
+pub(crate) fn give_way() {
     #[cfg(target_os = "linux")]
     {
         let parameters = libc::sched_param { sched_priority: 0 };
@@ -51,8 +51,21 @@ fn give_way() {
     }
 }
 
+/// The processor that this thread runs on, where the system tells.
+pub(crate) fn processor() -> Option<usize> {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: the call takes nothing; what is negative is an error.
+        usize::try_from(unsafe { libc::sched_getcpu() }).ok()
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        None
+    }
+}
+
 /// Threads that compute, named `name` and a number, as many as the machine has where `threads` is none. Those of a thread
-/// of the lowest priority give way to every other.
+/// of the lowest priority give way to every other, and hold still for frames ([`crate::passage`]).
 ///
 /// # Errors
 /// [`Error::Unavailable`] where the system starts no threads.
@@ -64,6 +77,7 @@ pub(crate) fn pool(name: &'static str, threads: Option<usize>) -> Result<ThreadP
         .start_handler(move |_| {
             if gives_way {
                 give_way();
+                crate::passage::join_those_who_hold_still();
             }
         })
         .build()
@@ -77,14 +91,15 @@ pub(crate) fn pool(name: &'static str, threads: Option<usize>) -> Result<ThreadP
 mod tests {
     use super::*;
 
-    /// Policy and niceness of a model's thread, and of the thread that started it afterwards.
-    fn of_pool(lowered: bool) -> [(i32, i32); 2] {
+    /// Policy and niceness of a model's thread, and whether it holds still for frames, and of the thread that started it afterwards.
+    fn of_pool(lowered: bool) -> [(i32, i32, bool); 2] {
         let own = || {
             // SAFETY: both calls take numbers only.
             unsafe {
                 (
                     libc::sched_getscheduler(0),
                     libc::getpriority(libc::PRIO_PROCESS, 0),
+                    crate::passage::holds_still(),
                 )
             }
         };
@@ -100,8 +115,8 @@ mod tests {
     #[test]
     fn only_the_threads_of_a_lowered_one_give_way() {
         let [pool, starter] = of_pool(true);
-        assert_eq!(pool, (libc::SCHED_IDLE, NICEST));
-        assert_eq!(starter, (libc::SCHED_OTHER, NICEST));
+        assert_eq!(pool, (libc::SCHED_IDLE, NICEST, true));
+        assert_eq!(starter, (libc::SCHED_OTHER, NICEST, false));
         let [pool, starter] = of_pool(false);
         if starter.1 < NICEST {
             assert_eq!(pool, starter);

@@ -22,6 +22,8 @@ struct Source {
     now_ms: u64,
     /// Timestamps run behind the wall by this; running time as well.
     behind_ms: u64,
+    /// So many frames are still to repeat what was drawn at that time, as `videorate` does after a pause.
+    repeats: (u32, u64),
     size: Size,
 }
 
@@ -31,13 +33,17 @@ impl Source {
         let mut frame = gray_frame(self.size, byte, 0);
         let pts = gst::ClockTime::from_mseconds(self.now_ms - self.behind_ms);
         frame.get_mut().unwrap().set_pts(pts);
-        self.shown_ms.push(self.now_ms);
+        let (repeats, drawn_ms) = &mut self.repeats;
+        self.shown_ms
+            .push(if *repeats > 0 { *drawn_ms } else { self.now_ms });
+        *repeats = repeats.saturating_sub(1);
         bench.push(frame).unwrap();
         self.now_ms += FRAME_MS;
     }
 
     /// A pause of 5 s: running time stands still.
-    fn pause(&mut self) {
+    fn pause(&mut self, repeats: u32) {
+        self.repeats = (repeats, self.now_ms.saturating_sub(FRAME_MS));
         self.now_ms += 5000;
         self.behind_ms += 5000;
     }
@@ -64,42 +70,45 @@ fn run(seed: u64) -> (usize, usize) {
         shown_ms: Vec::new(),
         now_ms: 0,
         behind_ms: 0,
+        repeats: (0, 0),
         size: sizes[0],
     };
     bench.begin(&rgb_caps(source.size, 25));
     let (mut masks, mut oldest_ms, mut out) = (0, 0, 0);
-    // Frames that somebody upstream held over a pause and that have not come yet.
-    let mut held: Option<u64> = None;
+    // Frames that come while the element is paused, and frames that somebody upstream held over a pause.
+    let (mut early, mut held): (Option<u64>, Option<u64>) = (None, None);
+    let (mut to_be_held, mut stood_still) = (0, gst::ClockTime::ZERO);
     for step in 0..1500_u32 {
+        // The source is paused after the element, and the last of its frames come when all goes on.
+        if step % 100 == 40 {
+            let while_paused = 3 * u64::from(noise.below(4));
+            to_be_held = u64::from(noise.below(4));
+            let now_ms = source.now_ms - source.behind_ms;
+            let before =
+                |running_ms: u64| gst::ClockTime::from_mseconds(running_ms.saturating_sub(FRAME_MS / 2));
+            stood_still = before(now_ms + (while_paused + to_be_held) * FRAME_MS);
+            bench.run_at(before(now_ms));
+            bench.element.set_state(gst::State::Paused).unwrap();
+            early = Some(while_paused);
+        }
+        if early == Some(0) {
+            bench.element.set_start_time(stood_still);
+            bench.element.set_state(gst::State::Playing).unwrap();
+            held = Some(to_be_held);
+        }
+        early = early.and_then(|frames| frames.checked_sub(1));
         if held == Some(0) {
-            source.pause();
+            source.pause(noise.below(3));
         }
         held = held.and_then(|frames| frames.checked_sub(1));
         match (step % 100, noise.below(40)) {
-            _ if held.is_some() => (),
+            _ if early.is_some() || held.is_some() || source.repeats.0 > 0 => (),
             // A seek: the timestamps begin again.
             (20, _) => {
                 assert!(bench.src.push_event(gst::event::FlushStart::new()));
                 assert!(bench.src.push_event(gst::event::FlushStop::new(true)));
                 bench.segment();
                 source.behind_ms = source.now_ms;
-            }
-            (40, _) => {
-                let frames = u64::from(noise.below(4));
-                // The clock that the frames to come were stamped by.
-                let running_ms =
-                    (source.now_ms - source.behind_ms + frames * FRAME_MS).saturating_sub(FRAME_MS / 2);
-                let running = gst::ClockTime::from_mseconds(running_ms);
-                // The source is paused after the element, and some of its frames come in between.
-                let later = gst::ClockTime::from_mseconds(FRAME_MS * u64::from(noise.below(4)));
-                bench.run_at(running.saturating_sub(later));
-                bench.element.set_state(gst::State::Paused).unwrap();
-                bench.element.set_start_time(running);
-                bench.element.set_state(gst::State::Playing).unwrap();
-                held = frames.checked_sub(1);
-                if held.is_none() {
-                    source.pause();
-                }
             }
             (60, _) => {
                 source.size = sizes[(step / 100) as usize % 2];

@@ -178,8 +178,8 @@ struct Source {
     clock: gst::Clock,
     drawn: Drawn,
     size: Size,
-    /// While it is being paused: the pipeline's start time, which changes when that is done.
-    pausing_from: Option<gst::ClockTime>,
+    /// The pipeline is being paused.
+    is_pausing: bool,
     /// Where the last seek went to.
     position: gst::ClockTime,
     noise: Noise,
@@ -208,11 +208,8 @@ impl Source {
             draw(&mut rgb, self.size, drawn.len() as u16 + 1);
         }
         let now = self.clock.time();
-        // A source that is paused draws no frames.
-        if self
-            .pausing_from
-            .is_some_and(|before| self.pipeline.start_time() != Some(before))
-        {
+        // A source that is paused draws no frames; it is paused after the other elements, before time stands still.
+        if self.is_pausing && self.appsrc.current_state() != gst::State::Playing {
             return;
         }
         let running = now.saturating_sub(self.pipeline.base_time().unwrap());
@@ -275,13 +272,13 @@ impl Source {
             std::thread::sleep(Duration::from_millis(100));
             pipeline.set_state(gst::State::Paused).unwrap();
         });
-        self.pausing_from = self.pipeline.start_time();
+        self.is_pausing = true;
         while !pausing.is_finished() {
             self.push(true);
             std::thread::sleep(Duration::from_millis(7));
         }
         pausing.join().unwrap();
-        self.pausing_from = None;
+        self.is_pausing = false;
         std::thread::sleep(PAUSE);
         self.pipeline.set_state(gst::State::Playing).unwrap();
         self.is_playing();
@@ -334,7 +331,7 @@ fn a_mask_of_the_demo_model_is_as_old_as_it_says() {
         clock,
         drawn,
         size: Size::square(16),
-        pausing_from: None,
+        is_pausing: false,
         position: gst::ClockTime::ZERO,
         noise: Noise(seed + 1),
     };

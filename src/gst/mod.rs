@@ -10,6 +10,8 @@ pub mod infer;
 pub mod mask;
 pub mod meta;
 pub mod overlay;
+#[cfg(test)]
+mod passage_tests;
 pub(crate) mod planes;
 
 /// What `gst-inspect-1.0` and the loader read.

@@ -4,6 +4,7 @@ use super::imp::{CAT, Infer};
 use super::report::is_told;
 use super::state::{Eye, Held, State};
 use crate::geometry::Rect;
+use crate::passage::Passage;
 use crate::segmenter::{ModelFrame, SegmentError};
 use crate::stream::{FrameTime, Outcome, Wait};
 use gst::prelude::*;
@@ -171,7 +172,12 @@ impl Infer {
         let Some((format, mut region)) = self.state().as_ref().and_then(State::view) else {
             return Err(gst::FlowError::Flushing);
         };
-        match eye.find_region(&format, buffer) {
+        let passage = || self.is_live().then(Passage::begin);
+        let found = {
+            let _passage = passage();
+            eye.find_region(&format, buffer)
+        };
+        match found {
             Ok(Some(found)) if found != region => {
                 gst::info!(CAT, imp = self, "region of interest: {found:?}");
                 if self.is_under_way() {
@@ -183,6 +189,7 @@ impl Infer {
             // A buffer that cannot be read is reported by the next look.
             _ => (),
         }
+        let _passage = passage();
         Ok(eye.look(&format, buffer, region))
     }
 

@@ -21,6 +21,11 @@ impl Infer {
                 if let Some(state) = self.state().as_mut() {
                     state.segment = gst::FormattedSegment::new();
                     state.earliest_nanos = None;
+                    // Nobody holds frames of before a pause any more, and running time begins anew.
+                    state.pause.take_if(|pause| !pause.lasts);
+                    if let Some(pause) = &mut state.pause {
+                        pause.running_nanos = None;
+                    }
                 }
                 self.interrupt(false);
                 self.forward(event)

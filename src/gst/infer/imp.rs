@@ -300,10 +300,13 @@ impl ElementImpl for Infer {
                     });
                 }
             }
-            // The pipeline's running time stood still a little later than this element did, and frames were drawn until then.
-            // It tells its elements when it goes on.
+            // The pipeline's running time stood still a little later than this element did, and frames were drawn until
+            // then. It tells its elements when it goes on.
             gst::StateChange::PausedToPlaying => {
-                let stood_still = self.obj().start_time().map(gst::ClockTime::nseconds);
+                // Without a clock there is no running time, and that is 0.
+                let has_clock = self.obj().clock().is_some();
+                let stood_still = self.obj().start_time().filter(|_| has_clock);
+                let stood_still = stood_still.map(gst::ClockTime::nseconds);
                 if let Some(pause) = self.state().as_mut().and_then(|state| state.pause.as_mut()) {
                     pause.running_nanos = pause.running_nanos.max(stood_still);
                     pause.lasts = false;

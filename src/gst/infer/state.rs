@@ -56,9 +56,9 @@ pub(super) struct State {
 /// A pause. A live source's picture goes on meanwhile, and running time does not: frames of before and after must not
 /// share an epoch. Elements upstream may hold frames of before it, which come first when it is over.
 pub(super) struct Pause {
-    /// It has not ended: whatever comes is of before it.
+    /// It has not ended: whatever comes is of before it, and gets no masks of other frames.
     pub lasts: bool,
-    /// Running time at which it began, where there is a clock: later frames are of after it.
+    /// Running time at which it began, where there is one: much later frames are of after it.
     pub running_nanos: Option<u64>,
     /// When the first frame came since it ended, of the element's clock.
     pub over_since_nanos: Option<u64>,
@@ -66,6 +66,10 @@ pub(super) struct Pause {
 
 /// For how long after a pause frames may come that are older than it; timestamps that say so later are no timestamps.
 const HELD_OVER_PAUSE_NANOS: u64 = 2_000_000_000;
+
+/// How much later than they were drawn frames may be shown that somebody upstream repeats to fill the time of a pause's end,
+/// as `videorate` does; frames without timestamps count as held over a pause for as long.
+const MOVED_NANOS: u64 = 200_000_000;
 
 /// What depends on the caps.
 pub(super) struct Stream {
@@ -161,10 +165,14 @@ impl State {
             return true;
         }
         let over_since = *pause.over_since_nanos.get_or_insert(now_nanos);
-        let is_of_before = running_nanos
-            .zip(pause.running_nanos)
-            .is_some_and(|(running, paused)| running <= paused)
-            && now_nanos.saturating_sub(over_since) < HELD_OVER_PAUSE_NANOS;
+        let came_after = now_nanos.saturating_sub(over_since);
+        let is_of_before = match (running_nanos, pause.running_nanos) {
+            (Some(running), Some(paused)) => {
+                running <= paused.saturating_add(MOVED_NANOS) && came_after < HELD_OVER_PAUSE_NANOS
+            }
+            (None, _) => came_after < MOVED_NANOS,
+            (Some(_), None) => false,
+        };
         if !is_of_before {
             self.pause = None;
         }

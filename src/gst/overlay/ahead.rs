@@ -29,8 +29,8 @@ pub(crate) struct Ahead {
 struct Bench {
     /// Locked by those who announce only, for as long as a mask takes.
     painter: Mutex<Painter>,
-    /// A thread to make them on, started when the first one is announced.
-    pool: OnceLock<Option<ThreadPool>>,
+    /// A thread to make them on, started when the first one is announced; that of the frames before, if there were any.
+    pool: Arc<OnceLock<Option<ThreadPool>>>,
 }
 
 /// Behind a lock that is held to take and give only.
@@ -47,11 +47,13 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Ahead {
     /// Frames of another layout will come, or none.
     pub fn reset(&self, layout: Option<(FrameLayout, &Settings)>) {
+        let pool = locked(&self.bench).as_ref().map(|bench| Arc::clone(&bench.pool));
         let bench = layout.map(|(layout, settings)| Bench {
             painter: Mutex::new(Painter::new(layout, settings.clone())),
-            pool: OnceLock::new(),
+            pool: pool.unwrap_or_default(),
         });
-        *locked(&self.bench) = bench.map(Arc::new);
+        let before = std::mem::replace(&mut *locked(&self.bench), bench.map(Arc::new));
+        drop(before);
         *locked(&self.ready) = Ready::default();
     }
 

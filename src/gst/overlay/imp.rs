@@ -8,6 +8,7 @@ use crate::geometry::Size;
 use crate::gst::meta::{self, MaskView};
 use crate::gst::planes::{FORMATS, Layout, pixel_format};
 use crate::kernels::picture::convert::PixelFormat;
+use crate::passage::Passage;
 use crate::{Error, Result};
 use gst::glib;
 use gst::prelude::*;
@@ -321,8 +322,12 @@ impl BaseTransformImpl for MasamOverlay {
             );
             return Err(gst::FlowError::NotNegotiated);
         };
-        if self.prepare(state, &buffer) {
-            let painted = self.paint(state, buffer.make_mut());
+        let passage = Passage::begin();
+        let painted = self
+            .prepare(state, &buffer)
+            .then(|| self.paint(state, buffer.make_mut()));
+        drop(passage);
+        if let Some(painted) = painted {
             // A frame that cannot be drawn on goes on without a mask; one warning says so until one can be again.
             if let Err(cause) = &painted
                 && !state.unpaintable

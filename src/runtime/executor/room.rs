@@ -1,6 +1,7 @@
 //! What tasks work in: buffers of a thread, a buffer that tasks share, and how rows are cut into tasks.
 
 use crate::kernels::packed::{Number, Panels, attention};
+use crate::passage;
 use candle_core::{Result, bail};
 use rayon::prelude::*;
 use std::marker::PhantomData;
@@ -127,6 +128,7 @@ impl<N: Number> Rooms<N> {
             let Some(room) = self.0.get(thread % self.0.len().max(1)) else {
                 bail!("the executor has no room for thread {thread}")
             };
+            passage::hold_still();
             // What a task that panicked left behind is only ever written over.
             task(index, &mut room.lock().unwrap_or_else(PoisonError::into_inner))
         })
@@ -164,7 +166,7 @@ pub(super) fn attended<R>(work: impl FnOnce() -> R) -> R {
 fn attend(over: &AtomicBool) {
     let mut last = Instant::now();
     while !over.load(Ordering::Acquire) && last.elapsed() < PATIENCE {
-        if let Some(rayon::Yield::Executed) = rayon::yield_now() {
+        if passage::hold_still() || rayon::yield_now() == Some(rayon::Yield::Executed) {
             last = Instant::now();
         } else {
             std::hint::spin_loop();
@@ -276,6 +278,24 @@ mod tests {
             }
             assert!(seen.iter().all(|times| *times == 1), "{rows} {images} {depth}");
         }
+    }
+
+    #[test]
+    fn every_task_looks_first_whether_it_is_in_a_frames_way() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        pool.install(|| {
+            let mut rooms = Rooms::<f32>::default();
+            rooms.fit().unwrap();
+            let (_, _, before) = passage::counts::get();
+            rooms
+                .run(7, |index, _| {
+                    let (_, _, looked) = passage::counts::get();
+                    assert_eq!(looked - before, index as i32 + 1);
+                    Ok(())
+                })
+                .unwrap();
+            assert_eq!(passage::counts::get().2 - before, 7);
+        });
     }
 
     #[test]
