@@ -73,17 +73,21 @@ impl Keeper {
             self.blame.succeeded(request.stream);
             self.back_off.succeeded();
         }
+        let mut against_model = Vec::new();
         for (request, result) in requests.iter().zip(&results) {
             let Err(error) = result else { continue };
-            if !self.blame.failed(request.stream) {
+            if self.blame.failed(request.stream) {
+                against_model.push(error);
+            } else if matches!(error, SegmentError::Panicked(_)) {
                 // Its state may be half changed; the model serves the others.
-                if matches!(error, SegmentError::Panicked(_)) {
-                    self.reset(request.stream);
-                }
-            } else if self.back_off.failed(error, clock()) {
-                self.trouble = format!("it is opened anew after: {error}");
-                self.discard();
+                self.reset(request.stream);
             }
+        }
+        if let Some(error) = against_model.first()
+            && self.back_off.failed(&against_model, clock())
+        {
+            self.trouble = format!("it is opened anew after: {error}");
+            self.discard();
         }
         results
     }

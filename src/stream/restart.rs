@@ -22,13 +22,21 @@ pub struct BackOff {
 }
 
 impl BackOff {
-    /// A pass ended with `error`; whether the model has to be opened anew.
-    pub fn failed(&mut self, error: &SegmentError, now_nanos: u64) -> bool {
-        match error {
-            // The request was wrong, not the model.
-            SegmentError::Request(_) | SegmentError::Late | SegmentError::Unsupported(_) => return false,
-            SegmentError::Panicked(_) => self.failures = FAILURES_BORNE,
-            _ => self.failures += 1,
+    /// A pass ended with `errors`, those of all its rows; whether the model has to be opened anew.
+    pub fn failed(&mut self, errors: &[&SegmentError], now_nanos: u64) -> bool {
+        let (mut failed, mut panicked) = (false, false);
+        for error in errors {
+            match error {
+                // The request was wrong, not the model.
+                SegmentError::Request(_) | SegmentError::Late | SegmentError::Unsupported(_) => (),
+                SegmentError::Panicked(_) => panicked = true,
+                _ => failed = true,
+            }
+        }
+        match (panicked, failed) {
+            (true, _) => self.failures = FAILURES_BORNE,
+            (false, true) => self.failures += 1,
+            (false, false) => return false,
         }
         let anew = self.failures >= FAILURES_BORNE;
         if anew {
@@ -69,17 +77,35 @@ mod tests {
     fn pauses_grow_and_a_success_ends_them() {
         let failure = SegmentError::Forward("x".into());
         let mut back_off = BackOff::default();
-        assert!(!back_off.failed(&failure, 0) && !back_off.failed(&SegmentError::NotFinite { count: 1 }, 0));
-        assert!(!back_off.failed(&SegmentError::Late, 0), "not the model's fault");
-        assert!(back_off.failed(&failure, 5));
+        assert!(
+            !back_off.failed(&[&failure], 0) && !back_off.failed(&[&SegmentError::NotFinite { count: 1 }], 0)
+        );
+        assert!(
+            !back_off.failed(&[&SegmentError::Late], 0),
+            "not the model's fault"
+        );
+        assert!(back_off.failed(&[&failure], 5));
         assert!(back_off.may_open(5), "the first time at once");
         let mut seconds = Vec::new();
         for _ in 0..9 {
-            assert!(back_off.failed(&SegmentError::Panicked("y".into()), 0));
+            assert!(back_off.failed(&[&SegmentError::Panicked("y".into())], 0));
             seconds.push((0..100).find(|s| back_off.may_open(s * 1_000_000_000)).unwrap());
         }
         assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         back_off.succeeded();
-        assert!(back_off.failed(&SegmentError::Panicked("z".into()), 9) && back_off.may_open(9));
+        assert!(back_off.failed(&[&SegmentError::Panicked("z".into())], 9) && back_off.may_open(9));
+    }
+
+    #[test]
+    fn a_pass_counts_once_however_many_rows_fail() {
+        let (failure, panic) = (
+            SegmentError::Forward("x".into()),
+            SegmentError::Panicked("y".into()),
+        );
+        let mut back_off = BackOff::default();
+        assert!(!back_off.failed(&[&failure; 4], 0) && !back_off.failed(&[&SegmentError::Late, &failure], 0));
+        assert!(back_off.failed(&[&failure], 5) && back_off.may_open(5));
+        back_off.succeeded();
+        assert!(back_off.failed(&[&failure, &panic, &panic, &panic], 9) && back_off.may_open(9));
     }
 }
