@@ -39,7 +39,7 @@ pub(crate) fn is_lowest() -> bool {
 }
 
 /// Has this thread give way to every other of the machine from now on.
-pub(crate) fn give_way() {
+fn give_way() {
     #[cfg(target_os = "linux")]
     {
         let parameters = libc::sched_param { sched_priority: 0 };
@@ -91,7 +91,8 @@ pub(crate) fn pool(name: &'static str, threads: Option<usize>) -> Result<ThreadP
 mod tests {
     use super::*;
 
-    /// Policy and niceness of a model's thread, and whether it holds still for frames, and of the thread that started it afterwards.
+    /// Policy and niceness of a model's thread, and whether it holds still for frames; the same of the thread that started
+    /// it afterwards.
     fn of_pool(lowered: bool) -> [(i32, i32, bool); 2] {
         let own = || {
             // SAFETY: both calls take numbers only.

@@ -232,6 +232,31 @@ fn a_pause_of_a_live_stream_leaves_no_mask_of_before() {
     assert_eq!(class_of(&bench.frames()[0]), Some(8));
 }
 
+/// The timestamps of a pause mean nothing any more when a seek came during it.
+#[test]
+fn masks_come_at_once_after_a_seek_while_paused() {
+    let fake = Fake::new();
+    let bench = Bench::new(infer_with(&fake), true);
+    bench.begin(&rgb_caps(SIZE, 25));
+    bench.push(gray_frame(SIZE, 7, 0)).unwrap();
+    bench.wait_for_passes(1);
+    bench.run_at(gst::ClockTime::from_seconds(100));
+    bench.element.set_state(gst::State::Paused).unwrap();
+    assert!(bench.src.push_event(gst::event::FlushStart::new()));
+    assert!(bench.src.push_event(gst::event::FlushStop::new(true)));
+    bench.segment();
+    bench.element.set_start_time(gst::ClockTime::ZERO);
+    bench.element.set_state(gst::State::Playing).unwrap();
+    bench.take();
+    bench.push(gray_frame(SIZE, 8, 10)).unwrap();
+    bench.wait_for_passes(2);
+    fake.gate.set(false);
+    bench.push(gray_frame(SIZE, 9, 11)).unwrap();
+    fake.gate.set(true);
+    let frames = bench.frames();
+    assert_eq!((class_of(&frames[0]), class_of(&frames[1])), (None, Some(8)));
+}
+
 #[test]
 fn a_live_video_outlives_its_hung_passes() {
     let fake = Fake::new();

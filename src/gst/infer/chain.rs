@@ -169,10 +169,10 @@ impl Infer {
 
     /// Reads the pixels of the region of interest; where that has changed, the epoch ends before this frame.
     fn look(&self, eye: &mut Eye, buffer: &gst::Buffer) -> Result<crate::Result<ModelFrame>, gst::FlowError> {
-        let Some((format, mut region)) = self.state().as_ref().and_then(State::view) else {
+        let Some((format, mut region, live)) = self.state().as_ref().and_then(State::view) else {
             return Err(gst::FlowError::Flushing);
         };
-        let passage = || self.is_live().then(Passage::begin);
+        let passage = || live.then(Passage::begin);
         let found = {
             let _passage = passage();
             eye.find_region(&format, buffer)
@@ -384,11 +384,11 @@ impl State {
         late && looked_lately
     }
 
-    /// Format and region of the frames.
-    fn view(&self) -> Option<(super::picture::Format, Rect)> {
+    /// Format and region of the frames, and whether they are shown live.
+    fn view(&self) -> Option<(super::picture::Format, Rect, bool)> {
         self.stream
             .as_ref()
-            .map(|stream| (stream.format.clone(), stream.square.region))
+            .map(|stream| (stream.format.clone(), stream.square.region, stream.live))
     }
 
     fn give_back(&mut self, eye: Option<Eye>) {

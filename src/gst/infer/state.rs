@@ -67,8 +67,8 @@ pub(super) struct Pause {
 /// For how long after a pause frames may come that are older than it; timestamps that say so later are no timestamps.
 const HELD_OVER_PAUSE_NANOS: u64 = 2_000_000_000;
 
-/// How much later than they were drawn frames may be shown that somebody upstream repeats to fill the time of a pause's end,
-/// as `videorate` does; frames without timestamps count as held over a pause for as long.
+/// How much later than they were drawn frames may be shown that somebody upstream repeats to fill the time of a pause's
+/// end, as `videorate` does; frames without timestamps count as held over a pause for as long.
 const MOVED_NANOS: u64 = 200_000_000;
 
 /// What depends on the caps.

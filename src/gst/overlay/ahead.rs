@@ -52,6 +52,7 @@ impl Ahead {
             painter: Mutex::new(Painter::new(layout, settings.clone())),
             pool: pool.unwrap_or_default(),
         });
+        // Freed without the lock.
         let before = std::mem::replace(&mut *locked(&self.bench), bench.map(Arc::new));
         drop(before);
         *locked(&self.ready) = Ready::default();
