@@ -1,6 +1,7 @@
 //! What a clip or a step costs the executor in memory once it has run before: nothing above four kilobytes.
 
 use candle_core::{DType, Device};
+use masam::kernels::memory::times_taken;
 use masam::model::{FactMode, FormulaWeights, MaSam, ModelConfig};
 use masam::runtime::executor::{Executor, Job, Masks, Picture, State};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -47,8 +48,13 @@ fn watched(run: impl FnOnce()) -> (usize, usize) {
     LARGEST.store(0, Ordering::SeqCst);
     COUNT.store(0, Ordering::SeqCst);
     COUNTING.store(true, Ordering::SeqCst);
+    let pages = times_taken();
     run();
     COUNTING.store(false, Ordering::SeqCst);
+    // What has pages of its own does not come from Rust's allocator.
+    if times_taken() != pages {
+        LARGEST.store(usize::MAX, Ordering::SeqCst);
+    }
     (LARGEST.load(Ordering::SeqCst), COUNT.load(Ordering::SeqCst))
 }
 

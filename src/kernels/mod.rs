@@ -16,6 +16,7 @@ pub mod labels;
 pub mod layer_norm;
 pub mod linear;
 pub mod math;
+pub mod memory;
 pub mod packed;
 pub mod picture;
 pub mod prepare;

@@ -7,6 +7,7 @@
 //! What is computed is that of [`attention`](crate::kernels::attention::attention), which is its reference.
 
 use super::{Number, Panels, Rows, Start, product};
+use crate::kernels::memory::Buffer;
 use crate::kernels::softmax::{exp_minus, max_of};
 use crate::kernels::{math, math::mul_add, simd};
 use candle_core::Result;
@@ -47,13 +48,13 @@ pub struct HeadOfSpan {
 pub struct Room<N> {
     keys: Vec<Panels<N>>,
     values: Vec<Panels<N>>,
-    queries: Vec<N>,
-    positions: Vec<f32>,
-    scores: Vec<f32>,
-    weights: Vec<N>,
-    mixed: Vec<f32>,
-    largest: Vec<f32>,
-    sums: Vec<f32>,
+    queries: Buffer<N>,
+    positions: Buffer<f32>,
+    scores: Buffer<f32>,
+    weights: Buffer<N>,
+    mixed: Buffer<f32>,
+    largest: Buffer<f32>,
+    sums: Buffer<f32>,
 }
 
 impl<N> Default for Room<N> {
@@ -61,13 +62,13 @@ impl<N> Default for Room<N> {
         Self {
             keys: Vec::new(),
             values: Vec::new(),
-            queries: Vec::new(),
-            positions: Vec::new(),
-            scores: Vec::new(),
-            weights: Vec::new(),
-            mixed: Vec::new(),
-            largest: Vec::new(),
-            sums: Vec::new(),
+            queries: Buffer::default(),
+            positions: Buffer::default(),
+            scores: Buffer::default(),
+            weights: Buffer::default(),
+            mixed: Buffer::default(),
+            largest: Buffer::default(),
+            sums: Buffer::default(),
         }
     }
 }
@@ -219,7 +220,12 @@ impl<N: Number> SpanAttention<N> {
                 let weights = Rows::new(weights, count, pitch);
                 product(&mut room.mixed, width, start, weights, &values.all())?;
             }
-            for (i, (mixed, sum)) in room.mixed.chunks_exact_mut(width).zip(&room.sums).enumerate() {
+            for (i, (mixed, sum)) in room
+                .mixed
+                .chunks_exact_mut(width)
+                .zip(room.sums.iter())
+                .enumerate()
+            {
                 let factor = 1.0 / sum;
                 mixed.iter_mut().for_each(|value| *value *= factor);
                 let query = first + i;

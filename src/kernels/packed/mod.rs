@@ -22,6 +22,7 @@ mod lanes;
 mod number;
 mod tile;
 
+use crate::kernels::memory::Buffer;
 use candle_core::{Result, bail};
 pub use number::Number;
 use std::ops::Range;
@@ -34,7 +35,7 @@ pub(super) const VECTORS: usize = 3;
 /// other. Outputs are padded with zeros to whole vectors and inputs to whole steps.
 #[derive(Debug, Clone)]
 pub struct Panels<N> {
-    data: Vec<N>,
+    data: Buffer<N>,
     inputs: usize,
     outputs: usize,
     lanes: usize,
@@ -51,7 +52,7 @@ impl<N: Number> Panels<N> {
 
     fn with_lanes(lanes: usize, inputs: usize, outputs: usize) -> Self {
         let mut panels = Self {
-            data: Vec::new(),
+            data: Buffer::default(),
             inputs: 0,
             outputs: 0,
             lanes,

@@ -2,6 +2,7 @@
 
 use super::lanes::FloatLanes;
 use super::tile::Job;
+use crate::kernels::memory::Buffer;
 use candle_core::{Result, bail};
 use half::bf16;
 use pulp::{Arch, Simd, WithSimd};
@@ -31,7 +32,7 @@ pub trait Number: Copy + Default + Send + Sync + std::fmt::Debug + 'static {
     fn narrow(values: &[f32], numbers: &mut [Self]);
 
     /// `values` as numbers: themselves, or rounded into `room`.
-    fn of_all<'a>(values: &'a [f32], room: &'a mut Vec<Self>) -> &'a [Self];
+    fn of_all<'a>(values: &'a [f32], room: &'a mut Buffer<Self>) -> &'a [Self];
 
     /// Numbers that are floats, as floats.
     fn as_floats(numbers: &mut [Self]) -> Option<&mut [f32]>;
@@ -76,7 +77,7 @@ impl Number for f32 {
         numbers.copy_from_slice(values);
     }
 
-    fn of_all<'a>(values: &'a [f32], _: &'a mut Vec<Self>) -> &'a [Self] {
+    fn of_all<'a>(values: &'a [f32], _: &'a mut Buffer<Self>) -> &'a [Self] {
         values
     }
 
@@ -138,7 +139,7 @@ impl Number for bf16 {
         }
     }
 
-    fn of_all<'a>(values: &'a [f32], room: &'a mut Vec<Self>) -> &'a [Self] {
+    fn of_all<'a>(values: &'a [f32], room: &'a mut Buffer<Self>) -> &'a [Self] {
         if room.len() < values.len() {
             room.resize(values.len(), Self::ZERO);
         }

@@ -189,7 +189,7 @@ fn columns_and_rows_land_where_a_weight_would() {
         let length = wanted.data.len();
         assert!(columns.data == wanted.data, "{} {inputs}x{outputs}", N::NAME);
         assert!(
-            rows.data[..length] == wanted.data,
+            rows.data[..length] == wanted.data[..],
             "{} {inputs}x{outputs}",
             N::NAME
         );

@@ -7,6 +7,7 @@ use super::layers::{Dense, Norm, floats};
 use super::plan::{Images, Plan, beside, shifts};
 use super::room::{Cut, Room, Rooms, Shared, span, take};
 use crate::kernels::gelu::gelu_in_place;
+use crate::kernels::memory::Buffer;
 use crate::kernels::packed::{Number, Panels, Rows, Start, product};
 use crate::model::temporal_adapter::TemporalAdapter;
 use crate::segmenter::Temporal;
@@ -109,7 +110,7 @@ impl<N: Number> Adapter<N> {
         &self,
         x: &[f32],
         low: &mut [N],
-        (normed, narrow, sums): (&mut Vec<f32>, &mut Vec<N>, &mut Vec<f32>),
+        (normed, narrow, sums): (&mut Buffer<f32>, &mut Buffer<N>, &mut Buffer<f32>),
     ) -> Result<()> {
         let normed = take(normed, x.len());
         self.norm.rows(x, normed);
@@ -121,7 +122,7 @@ impl<N: Number> Adapter<N> {
         &self,
         x: &mut [f32],
         under: [Option<&[N]>; 3],
-        (sums, narrow): (&mut Vec<f32>, &mut Vec<N>),
+        (sums, narrow): (&mut Buffer<f32>, &mut Buffer<N>),
     ) -> Result<()> {
         let inner = self.down.outputs();
         let rows = x.len() / self.down.inputs();

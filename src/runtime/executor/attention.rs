@@ -3,6 +3,7 @@
 use super::layers::{Dense, Norm, floats};
 use super::plan::Images;
 use super::room::{Cut, Room, Rooms, Shared, span, take};
+use crate::kernels::memory::Buffer;
 use crate::kernels::packed::Number;
 use crate::kernels::packed::attention::{HeadOfSpan, SpanAttention};
 use crate::model::attention::Attention;
@@ -26,16 +27,16 @@ pub(super) struct BlockAttention<N> {
 #[derive(Debug)]
 pub(super) struct Projected<N> {
     /// `[images of a group, tokens, 3 * width]`
-    pub(super) qkv: Vec<N>,
+    pub(super) qkv: Buffer<N>,
     /// `[images of a group, tokens, width]`
-    pub(super) mixed: Vec<N>,
+    pub(super) mixed: Buffer<N>,
 }
 
 impl<N> Default for Projected<N> {
     fn default() -> Self {
         Self {
-            qkv: Vec::new(),
-            mixed: Vec::new(),
+            qkv: Buffer::default(),
+            mixed: Buffer::default(),
         }
     }
 }

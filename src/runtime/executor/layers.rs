@@ -1,6 +1,7 @@
 //! Layers as the executor keeps them: weights packed, everything else as floats.
 
 use crate::kernels::layer_norm::norm_rows;
+use crate::kernels::memory::Buffer;
 use crate::kernels::packed::{Number, Panels, Rows, Start, product};
 use crate::model::layers::{LayerNorm, Linear};
 use candle_core::{DType, Device, Result, Tensor};
@@ -102,7 +103,7 @@ impl<N: Number> Dense<N> {
     }
 
     /// `y = x W^T + b` as numbers, by way of `room`.
-    pub(super) fn narrow(&self, x: &[N], y: &mut [N], room: &mut Vec<f32>) -> Result<()> {
+    pub(super) fn narrow(&self, x: &[N], y: &mut [N], room: &mut Buffer<f32>) -> Result<()> {
         if let Some(floats) = N::as_floats(y) {
             return self.run(x, floats);
         }

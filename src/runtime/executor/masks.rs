@@ -7,6 +7,7 @@
 use super::layers::{Dense, Norm, floats};
 use super::room::{Cut, Room, Rooms, Shared, span, take};
 use crate::kernels::gelu::gelu_in_place;
+use crate::kernels::memory::Buffer;
 use crate::kernels::packed::{Number, Panels, Rows, Start, product};
 use crate::kernels::softmax::softmax_rows;
 use crate::model::layers::{LayerNorm, Mlp3, Upscale};
@@ -108,22 +109,22 @@ pub(super) struct MaskHead<N> {
 #[derive(Debug)]
 pub(super) struct MaskBuffers<N> {
     /// `[images, classes, channels]`
-    kernels: Vec<f32>,
+    kernels: Buffer<f32>,
     /// For each image its class products' right operand, padded to whole vectors of classes.
     panels: Vec<Panels<N>>,
     /// For each skip `[images, tokens, channels]`.
-    skips: Vec<Vec<f32>>,
+    skips: Vec<Buffer<f32>>,
     /// `[images, classes, decoded_side, decoded_side]`, where that is not the result's side.
-    logits: Vec<f32>,
+    logits: Buffer<f32>,
 }
 
 impl<N> Default for MaskBuffers<N> {
     fn default() -> Self {
         Self {
-            kernels: Vec::new(),
+            kernels: Buffer::default(),
             panels: Vec::new(),
             skips: Vec::new(),
-            logits: Vec::new(),
+            logits: Buffer::default(),
         }
     }
 }
@@ -144,7 +145,7 @@ pub(super) struct Decoded<'a> {
     /// `[images, tokens of the picture, width]`
     pub(super) picture: &'a [f32],
     /// For each step that has one the output of a block, `[all images, tokens of the picture, encoder width]`.
-    pub(super) skips: &'a [Vec<f32>],
+    pub(super) skips: &'a [Buffer<f32>],
     pub(super) images: usize,
 }
 
@@ -316,7 +317,7 @@ impl<N: Number> MaskHead<N> {
     ) -> Result<()> {
         let tokens = self.grid_side * self.grid_side;
         let cut = Cut::new(tokens, decoded.images, 1);
-        buffers.skips.resize_with(self.steps.len(), Vec::new);
+        buffers.skips.resize_with(self.steps.len(), Buffer::default);
         let steps = self.steps.iter().zip(decoded.skips).zip(&mut buffers.skips);
         for ((step, from), to) in steps {
             let Some(projection) = &step.skip else { continue };
@@ -337,7 +338,7 @@ impl<N: Number> MaskHead<N> {
     fn upscale(
         &self,
         decoded: Decoded<'_>,
-        skips: &[Vec<f32>],
+        skips: &[Buffer<f32>],
         image: usize,
         row: usize,
         room: &mut Room<N>,

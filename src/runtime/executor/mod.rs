@@ -34,6 +34,7 @@ mod step;
 mod transformer;
 
 use crate::error::{Error, Result};
+use crate::kernels::memory::Buffer;
 use crate::kernels::packed::Number;
 use crate::model::image_encoder::Block;
 use crate::model::prompt_encoder::PromptEncoder;
@@ -98,7 +99,7 @@ struct Told {
     /// `[tokens, width]`, the IoU's and the classes' tokens first.
     tokens: Vec<f32>,
     /// `[width]` or `[grid * grid, width]`, added to the features.
-    dense: Vec<f32>,
+    dense: Buffer<f32>,
 }
 
 /// A model ready to run on the CPU.
@@ -110,7 +111,7 @@ pub struct Executor<N> {
     /// `[tokens, width]`, the IoU's and the classes'.
     own_tokens: Vec<f32>,
     /// `[grid * grid, width]`
-    picture_positions: Vec<f32>,
+    picture_positions: Buffer<f32>,
     told: Told,
     transformer: Transformer<N>,
     masks: MaskHead<N>,
@@ -123,15 +124,15 @@ struct Buffers<N> {
     rooms: Rooms<N>,
     plan: Option<Plan>,
     /// `[images, tokens, encoder_width]`
-    stream: Vec<f32>,
+    stream: Buffer<f32>,
     projected: Projected<N>,
     /// For each skip `[outputs, tokens, encoder_width]`.
-    skips: Vec<Vec<f32>>,
-    neck: Vec<N>,
+    skips: Vec<Buffer<f32>>,
+    neck: Buffer<N>,
     /// `[outputs, tokens, prompt_width]`
-    picture: Vec<f32>,
+    picture: Buffer<f32>,
     /// `[outputs, tokens, prompt_width]`
-    tokens: Vec<f32>,
+    tokens: Buffer<f32>,
     exchange: Exchange<N>,
     masks: MaskBuffers<N>,
     not_finite: Vec<usize>,
@@ -142,12 +143,12 @@ impl<N> Default for Buffers<N> {
         Self {
             rooms: Rooms::default(),
             plan: None,
-            stream: Vec::new(),
+            stream: Buffer::default(),
             projected: Projected::default(),
             skips: Vec::new(),
-            neck: Vec::new(),
-            picture: Vec::new(),
-            tokens: Vec::new(),
+            neck: Buffer::default(),
+            picture: Buffer::default(),
+            tokens: Buffer::default(),
             exchange: Exchange::default(),
             masks: MaskBuffers::default(),
             not_finite: Vec::new(),
@@ -200,7 +201,7 @@ impl<N: Number> Executor<N> {
                 width: config.encoder_width,
             },
             own_tokens: floats(&own_tokens)?,
-            picture_positions: floats(&prompt_encoder.grid_positions()?)?,
+            picture_positions: Buffer::from(&*floats(&prompt_encoder.grid_positions()?)?),
             prompt_encoder,
             told: Told::default(),
             transformer: Transformer::new(&mask_decoder.transformer)?,
@@ -244,7 +245,7 @@ impl<N: Number> Executor<N> {
         }
         self.told = Told {
             tokens,
-            dense: floats(&encoded.dense)?,
+            dense: Buffer::from(&*floats(&encoded.dense)?),
         };
         Ok(())
     }
@@ -353,7 +354,7 @@ impl<N: Number> Executor<N> {
         let stream = take(stream, plan.images() * tokens * width);
         let images = plan.decoded.len();
         let features = take(features, images * self.picture_positions.len());
-        skips.resize_with(self.config.skips(), Vec::new);
+        skips.resize_with(self.config.skips(), Buffer::default);
         for skip in skips.iter_mut() {
             take(skip, images * tokens * width);
         }

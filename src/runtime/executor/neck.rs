@@ -3,6 +3,7 @@
 use super::layers::{Dense, Norm};
 use super::plan::Images;
 use super::room::{Cut, Room, Rooms, Shared, span, take};
+use crate::kernels::memory::Buffer;
 use crate::kernels::packed::Number;
 use crate::model::image_encoder::ImageEncoder;
 use candle_core::Result;
@@ -37,7 +38,7 @@ impl<N: Number> Neck<N> {
         rooms: &Rooms<N>,
         wanted: &Images,
         stream: &[f32],
-        between: &mut Vec<N>,
+        between: &mut Buffer<N>,
         features: &mut [f32],
     ) -> Result<()> {
         let (tokens, width, outputs) = (self.side * self.side, self.first.inputs(), self.first.outputs());

@@ -3,6 +3,7 @@
 use super::layers::{Dense, floats};
 use super::plan::Plan;
 use super::room::{Cut, Room, Rooms, Shared, span, take};
+use crate::kernels::memory::Buffer;
 use crate::kernels::packed::{Number, Rows, Start, product};
 use crate::model::layers::PatchConv;
 use candle_core::{Result, Tensor, bail};
@@ -27,7 +28,7 @@ pub enum Picture<'a> {
 pub(super) struct Patches<N> {
     projection: Dense<N>,
     /// `[tokens, width]`: positions and the projection's bias.
-    positions: Vec<f32>,
+    positions: Buffer<f32>,
     /// Pixels along a patch and along the picture.
     patch_px: usize,
     side_px: usize,
@@ -39,7 +40,7 @@ impl<N: Number> Patches<N> {
         let positions = positions.broadcast_add(&conv.bias)?;
         Ok(Self {
             projection: Dense::without_bias(&conv.weight)?,
-            positions: floats(&positions)?,
+            positions: Buffer::from(&*floats(&positions)?),
             patch_px,
             side_px,
         })

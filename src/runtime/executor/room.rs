@@ -1,5 +1,6 @@
 //! What tasks work in: buffers of a thread, a buffer that tasks share, and how rows are cut into tasks.
 
+use crate::kernels::memory::Buffer;
 use crate::kernels::packed::{Number, Panels, attention};
 use crate::passage;
 use candle_core::{Result, bail};
@@ -18,8 +19,8 @@ const STRIP: usize = 8;
 /// Buffers of one thread, used again from task to task.
 #[derive(Debug)]
 pub(super) struct Room<N> {
-    pub(super) floats: [Vec<f32>; 6],
-    pub(super) numbers: [Vec<N>; 3],
+    pub(super) floats: [Buffer<f32>; 6],
+    pub(super) numbers: [Buffer<N>; 3],
     pub(super) attention: attention::Room<N>,
     pub(super) head: Head<N>,
 }
@@ -48,7 +49,7 @@ impl<N: Number> Head<N> {
         values: &[f32],
         inner: usize,
         (first, width): (usize, usize),
-        narrow: &mut Vec<N>,
+        narrow: &mut Buffer<N>,
     ) -> Result<()> {
         let rows = keys.len() / inner;
         self.keys.reshape(width, rows);
@@ -80,7 +81,7 @@ impl<N: Number> Room<N> {
 }
 
 /// The first `length` of a buffer, with whatever was in them.
-pub(super) fn take<T: Clone + Default>(buffer: &mut Vec<T>, length: usize) -> &mut [T] {
+pub(super) fn take<T: Clone + Default>(buffer: &mut Buffer<T>, length: usize) -> &mut [T] {
     if buffer.len() < length {
         buffer.resize(length, T::default());
     }

@@ -9,6 +9,7 @@ use super::patch::Picture;
 use super::room::{Cut, Rooms, Shared, span, take};
 use super::state::State;
 use super::{Encoder, EncoderBlock};
+use crate::kernels::memory::Buffer;
 use crate::kernels::packed::Number;
 use candle_core::Result;
 use std::ops::Range;
@@ -19,9 +20,9 @@ pub(super) struct Between<'a, N> {
     pub(super) stream: &'a mut [f32],
     pub(super) projected: &'a mut Projected<N>,
     /// For each skip `[streams, tokens, encoder_width]`.
-    pub(super) skips: &'a mut [Vec<f32>],
+    pub(super) skips: &'a mut [Buffer<f32>],
     /// `[streams, tokens, prompt_width]`: what the neck's second convolution takes.
-    pub(super) neck: &'a mut Vec<N>,
+    pub(super) neck: &'a mut Buffer<N>,
 }
 
 /// The convolutions' inputs of one stream, as all tasks share them.

@@ -6,6 +6,7 @@
 
 use super::layers::{Dense, Norm, sum};
 use super::room::{Cut, Head, Room, Rooms, Shared, span, take};
+use crate::kernels::memory::Buffer;
 use crate::kernels::packed::{Number, Rows, Start, product};
 use crate::kernels::softmax::softmax_rows;
 use crate::model::transformer::{TokenAttention, TwoWayBlock, TwoWayTransformer};
@@ -71,12 +72,12 @@ pub(super) struct Transformer<N> {
 #[derive(Debug)]
 pub(super) struct Exchange<N> {
     /// What the tokens see of the picture, `[images, tokens of the picture, inner]` each.
-    keys: Vec<f32>,
-    values: Vec<f32>,
+    keys: Buffer<f32>,
+    values: Buffer<f32>,
     /// What the picture asks of the tokens, likewise.
-    queries: Vec<f32>,
+    queries: Buffer<f32>,
     /// `[images, tokens, inner]`: what the tokens ask of the picture, then what they saw.
-    asked: Vec<f32>,
+    asked: Buffer<f32>,
     /// `[images, heads]`: what the picture sees of the tokens.
     shown: Vec<Head<N>>,
 }
@@ -84,10 +85,10 @@ pub(super) struct Exchange<N> {
 impl<N> Default for Exchange<N> {
     fn default() -> Self {
         Self {
-            keys: Vec::new(),
-            values: Vec::new(),
-            queries: Vec::new(),
-            asked: Vec::new(),
+            keys: Buffer::default(),
+            values: Buffer::default(),
+            queries: Buffer::default(),
+            asked: Buffer::default(),
             shown: Vec::new(),
         }
     }
@@ -439,7 +440,7 @@ fn attend<N: Number>(
     count: usize,
     head: &Head<N>,
     (seen, stride): (&mut [f32], usize),
-    (scores, weights): (&mut Vec<f32>, &mut Vec<N>),
+    (scores, weights): (&mut Buffer<f32>, &mut Buffer<N>),
 ) -> Result<()> {
     let keys = head.keys.outputs();
     let pitch = keys.next_multiple_of(N::DEPTH);
