@@ -6,6 +6,7 @@ use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Tensors by canonical name.
 #[derive(Debug, Clone, Default)]
@@ -64,9 +65,11 @@ impl Weights {
         Ok(())
     }
 
-    /// Gives the weights to a model, converted to `dtype` on `device` one by one as it asks for them.
+    /// Gives the weights to a model, converted to `dtype` on `device` one by one as it asks for them. Each is given
+    /// once: what the model has made of it is all that stays in memory.
     pub fn builder(self, dtype: DType, device: &Device) -> VarBuilder<'static> {
-        VarBuilder::from_backend(Box::new(self), dtype, device.clone())
+        let giving = Giving(Mutex::new(self.0));
+        VarBuilder::from_backend(Box::new(giving), dtype, device.clone())
     }
 }
 
@@ -109,7 +112,16 @@ pub(super) fn check_finite(name: &str, tensor: &Tensor) -> Result<()> {
     }
 }
 
-impl SimpleBackend for Weights {
+/// Weights that are given away.
+struct Giving(Mutex<BTreeMap<String, Tensor>>);
+
+impl Giving {
+    fn held(&self) -> MutexGuard<'_, BTreeMap<String, Tensor>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SimpleBackend for Giving {
     fn get(
         &self,
         shape: Shape,
@@ -126,13 +138,14 @@ impl SimpleBackend for Weights {
     }
 
     fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
-        match self.0.get(name) {
+        let tensor = self.held().remove(name);
+        match tensor {
             Some(tensor) => tensor.to_device(device)?.to_dtype(dtype),
             None => candle_core::bail!("weight {name} is missing"),
         }
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+        self.held().contains_key(name)
     }
 }

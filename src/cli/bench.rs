@@ -253,12 +253,8 @@ impl Bench {
 
     /// The executor: class ids of every frame.
     fn execute<N: Number>(&self, config: &ModelConfig, values: &[f32]) -> Result<Times> {
-        let model = MaSam::new(
-            config,
-            FactMode::Folded,
-            FormulaWeights::builder(DType::F32, &Device::Cpu),
-        )?;
-        let mut executor = Executor::<N>::new(model)?;
+        let weights = FormulaWeights::builder(DType::F32, &Device::Cpu);
+        let mut executor = Executor::<N>::load(config, weights)?;
         let pixels = config.image_side_px * config.image_side_px;
         let images = self.batch * self.frames;
         let picture = |image: usize| Picture::Planes(&values[image * 3 * pixels..(image + 1) * 3 * pixels]);

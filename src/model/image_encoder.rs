@@ -130,13 +130,46 @@ pub struct ImageEncoder {
     skip_blocks: Vec<usize>,
 }
 
+/// The blocks of an encoder, first to last, each made when it is asked for.
+pub(crate) struct Blocks<'a> {
+    config: &'a ModelConfig,
+    shared: SharedFactors,
+    mode: FactMode,
+    weights: VarBuilder<'a>,
+    next: usize,
+}
+
+impl Iterator for Blocks<'_> {
+    type Item = Result<Block>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let index = self.next;
+        self.next += 1;
+        (index < self.config.encoder_depth).then(|| {
+            let weights = self.weights.pp(index);
+            Block::new(self.config, index, &self.shared, self.mode, weights)
+        })
+    }
+}
+
 impl ImageEncoder {
     /// Weights below `image_encoder`.
     pub fn new(config: &ModelConfig, mode: FactMode, weights: VarBuilder) -> Result<Self> {
+        let (mut encoder, blocks) = Self::apart(config, mode, weights)?;
+        encoder.blocks = blocks.collect::<Result<_>>()?;
+        Ok(encoder)
+    }
+
+    /// All but the blocks, and the blocks, for who does not want all of them at once.
+    pub(crate) fn apart<'a>(
+        config: &'a ModelConfig,
+        mode: FactMode,
+        weights: VarBuilder<'a>,
+    ) -> Result<(Self, Blocks<'a>)> {
         let (width, out, side) = (config.encoder_width, config.prompt_width, config.grid_side());
         let shared = SharedFactors::new(width, config.fact_rank, config.fact_scale, weights.clone())?;
         let neck = weights.pp("neck");
-        Ok(Self {
+        let encoder = Self {
             patch_embed: PatchConv::new(
                 3,
                 width,
@@ -144,9 +177,7 @@ impl ImageEncoder {
                 weights.pp("patch_embed").pp("proj"),
             )?,
             pos_embed: weights.get((1, side, side, width), "pos_embed")?,
-            blocks: (0..config.encoder_depth)
-                .map(|i| Block::new(config, i, &shared, mode, weights.pp("blocks").pp(i)))
-                .collect::<Result<_>>()?,
+            blocks: Vec::new(),
             neck_in: neck.pp(0).get((out, width, 1, 1), "weight")?,
             neck_norm_in: LayerNorm::new(out, ENCODER_EPS, neck.pp(1))?,
             neck_conv: Conv3x3::new(out, out, neck.pp(2))?,
@@ -154,7 +185,15 @@ impl ImageEncoder {
             skip_blocks: (0..config.encoder_depth)
                 .filter(|block| config.skip_of(*block).is_some())
                 .collect(),
-        })
+        };
+        let blocks = Blocks {
+            config,
+            shared,
+            mode,
+            weights: weights.pp("blocks"),
+            next: 0,
+        };
+        Ok((encoder, blocks))
     }
 
     /// `[batch * frames, 3, side_px, side_px]` to features; `frames` is the length of a clip. `observer` sees

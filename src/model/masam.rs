@@ -15,7 +15,7 @@
 
 use super::causal::{CausalState, Passing};
 use super::config::ModelConfig;
-use super::image_encoder::{Features, ImageEncoder};
+use super::image_encoder::{Blocks, Features, ImageEncoder};
 use super::mask_decoder::MaskDecoder;
 use super::prompt_encoder::{PromptEncoder, Prompts};
 use super::resize;
@@ -62,13 +62,26 @@ impl MaSam {
     /// # Errors
     /// A configuration out of bounds, or a weight that `weights` cannot give.
     pub fn new(config: &ModelConfig, mode: FactMode, weights: VarBuilder) -> Result<Self> {
+        let (mut model, blocks) = Self::apart(config, mode, weights)?;
+        model.image_encoder.blocks = blocks.collect::<candle_core::Result<_>>()?;
+        Ok(model)
+    }
+
+    /// All but the encoder's blocks, and the blocks, for who does not want all of them at once.
+    pub(crate) fn apart<'a>(
+        config: &'a ModelConfig,
+        mode: FactMode,
+        weights: VarBuilder<'a>,
+    ) -> Result<(Self, Blocks<'a>)> {
         config.validate()?;
-        Ok(Self {
-            image_encoder: ImageEncoder::new(config, mode, weights.pp("image_encoder"))?,
+        let (image_encoder, blocks) = ImageEncoder::apart(config, mode, weights.pp("image_encoder"))?;
+        let model = Self {
+            image_encoder,
             prompt_encoder: PromptEncoder::new(config, weights.pp("prompt_encoder"))?,
             mask_decoder: MaskDecoder::new(config, weights.pp("mask_decoder"))?,
             config: config.clone(),
-        })
+        };
+        Ok((model, blocks))
     }
 
     /// Sizes and choices.

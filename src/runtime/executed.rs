@@ -5,7 +5,6 @@ use super::executor::{Executor, Job, Masks, Picture, State};
 use super::segmenter::{Forward, prompts};
 use crate::error::Result;
 use crate::kernels::packed::Number;
-use crate::model::MaSam;
 use crate::segmenter::{
     Normalisation, Plane, Prompt, Reply, Request, SegmentError, Step, StreamId, Want, panic_message,
 };
@@ -24,14 +23,14 @@ pub(super) struct Executed<N> {
 }
 
 impl<N: Number> Executed<N> {
-    pub(super) fn new(model: MaSam, normalisation: Normalisation) -> Result<Self> {
-        Ok(Self {
-            executor: Executor::new(model)?,
+    pub(super) fn new(executor: Executor<N>, normalisation: Normalisation) -> Self {
+        Self {
+            executor,
             normalisation,
             prompt: Prompt::default(),
             states: BTreeMap::new(),
             values: Vec::new(),
-        })
+        }
     }
 
     fn tell(&mut self, prompt: &Prompt) -> Result<()> {

@@ -2,8 +2,9 @@
 
 use super::device::Place;
 use super::executed::Executed;
+use super::executor::Executor;
 use super::plain::Plain;
-use crate::checkpoint::ModelFile;
+use crate::checkpoint::{ModelCard, ModelFile};
 use crate::error::{Error, Result};
 use crate::model::{FactMode, MaSam, Prompts};
 use crate::priority;
@@ -12,6 +13,7 @@ use crate::segmenter::{
     Step, StreamId, Temporal,
 };
 use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
@@ -70,8 +72,13 @@ impl ModelSegmenter {
     /// # Errors
     /// As [`ModelSegmenter::new`].
     pub fn plain(file: ModelFile, place: Place, threads: Option<usize>) -> Result<Self> {
-        Self::build(file, place, threads, |model, normalisation, place| {
-            Ok(Box::new(Plain::new(model, normalisation, place)))
+        Self::build(file, place, threads, |card, weights, place| {
+            let model = MaSam::new(&card.model, FactMode::Folded, weights)?;
+            Ok(Box::new(Plain::new(
+                model,
+                card.preprocessing.normalisation,
+                place,
+            )))
         })
     }
 
@@ -84,8 +91,12 @@ impl ModelSegmenter {
             dtype: DType::F32, // the executor rounds by itself
             ..place
         };
-        Self::build(file, place, threads, |model, normalisation, _| {
-            Ok(Box::new(Executed::<N>::new(model, normalisation)?))
+        Self::build(file, place, threads, |card, weights, _| {
+            let executor = Executor::<N>::load(&card.model, weights)?;
+            Ok(Box::new(Executed::new(
+                executor,
+                card.preprocessing.normalisation,
+            )))
         })
     }
 
@@ -93,18 +104,15 @@ impl ModelSegmenter {
         file: ModelFile,
         place: Place,
         threads: Option<usize>,
-        forward: impl FnOnce(MaSam, Normalisation, Place) -> Result<Box<dyn Forward>>,
+        forward: impl FnOnce(&ModelCard, VarBuilder<'static>, Place) -> Result<Box<dyn Forward>>,
     ) -> Result<Self> {
         if let Some(threads) = threads.filter(|threads| !(1..=MAX_THREADS).contains(threads)) {
             let bounds = format!("it has to be 1 to {MAX_THREADS}");
             return Err(Error::config("threads", threads, bounds));
         }
         let ModelFile { card, weights } = file;
-        let model = MaSam::new(
-            &card.model,
-            FactMode::Folded,
-            weights.builder(place.dtype, &place.device),
-        )?;
+        let weights = weights.builder(place.dtype, &place.device);
+        let forward = forward(&card, weights, place.clone())?;
         let pool = priority::pool("masam-model", threads)?;
         let spec = SegmenterSpec {
             model_id: card.model.name.clone(),
@@ -116,11 +124,11 @@ impl ModelSegmenter {
             frame_interval_nanos: card.preprocessing.frame_interval_nanos,
             temporal: card.model.temporal,
             untrained: !card.provenance.trained,
-            device: place.description.clone(),
+            device: place.description,
         };
         let normalisation = card.preprocessing.normalisation;
         Ok(Self {
-            forward: forward(model, normalisation, place)?,
+            forward,
             normalisation,
             spec,
             pool: Arc::new(pool),

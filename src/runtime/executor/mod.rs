@@ -7,12 +7,12 @@
 //!
 //! ```
 //! use candle_core::{DType, Device};
-//! use masam::model::{FactMode, FormulaWeights, MaSam, ModelConfig};
+//! use masam::model::{FormulaWeights, ModelConfig};
 //! use masam::runtime::executor::{Executor, Job, Masks, Picture};
 //!
 //! let config = ModelConfig { image_side_px: 64, encoder_depth: 3, global_blocks: vec![2], ..ModelConfig::demo() };
-//! let model = MaSam::new(&config, FactMode::Folded, FormulaWeights::builder(DType::F32, &Device::Cpu))?;
-//! let mut executor = Executor::<f32>::new(model)?;
+//! let weights = FormulaWeights::builder(DType::F32, &Device::Cpu);
+//! let mut executor = Executor::<f32>::load(&config, weights)?;
 //! let (frame, mut ids) = (vec![0.5; 3 * 64 * 64], vec![0; 64 * 64]);
 //! let job = Job { clips: 1, frames: 5, outputs: &[4], picture: &|_| Picture::Planes(&frame) };
 //! let not_finite = executor.clip(&job, &mut [Masks::Labels(&mut ids)])?;
@@ -34,14 +34,15 @@ mod step;
 mod transformer;
 
 use crate::error::{Error, Result};
-use crate::kernels::memory::Buffer;
+use crate::kernels::memory::{self, Buffer};
 use crate::kernels::packed::Number;
 use crate::model::image_encoder::Block;
 use crate::model::prompt_encoder::PromptEncoder;
-use crate::model::{MaSam, ModelConfig, Prompts};
+use crate::model::{FactMode, MaSam, ModelConfig, Prompts};
 use adapter::Adapter;
 use attention::{BlockAttention, Projected};
 use candle_core::Tensor;
+use candle_nn::VarBuilder;
 use layers::{add, add_to_rows, floats};
 use masks::{Decoded, MaskBuffers, MaskHead};
 use mlp::BlockMlp;
@@ -157,11 +158,26 @@ impl<N> Default for Buffers<N> {
 }
 
 impl<N: Number> Executor<N> {
-    /// Packs the weights of a model whose FacT is folded in, part by part, so that no more than one part exists twice.
+    /// Packs the weights of a model whose FacT is folded in.
     ///
     /// # Errors
     /// A type that this processor does not multiply, widths it cannot take, or Candle's own.
-    pub fn new(model: MaSam) -> Result<Self> {
+    pub fn new(mut model: MaSam) -> Result<Self> {
+        let blocks = std::mem::take(&mut model.image_encoder.blocks);
+        Self::packed(model, blocks.into_iter().map(Ok))
+    }
+
+    /// Takes the weights of a model with FacT folded in and packs them, part by part: no more than one block exists
+    /// twice.
+    ///
+    /// # Errors
+    /// A configuration out of bounds, a weight that `weights` cannot give, or as [`Executor::new`].
+    pub fn load(config: &ModelConfig, weights: VarBuilder<'_>) -> Result<Self> {
+        let (model, blocks) = MaSam::apart(config, FactMode::Folded, weights)?;
+        Self::packed(model, blocks)
+    }
+
+    fn packed(model: MaSam, blocks: impl Iterator<Item = candle_core::Result<Block>>) -> Result<Self> {
         N::lanes().map_err(|e| Error::Unavailable {
             what: format!("precision {} on the CPU", N::NAME),
             why: e.to_string(),
@@ -173,13 +189,6 @@ impl<N: Number> Executor<N> {
             mask_decoder,
         } = model;
         check_widths::<N>(&config)?;
-        if image_encoder.blocks.iter().any(|block| block.attn.fact.is_some()) {
-            return Err(Error::config(
-                "fact",
-                "apart",
-                "the executor wants it folded into the weights",
-            ));
-        }
         let grid = config.grid_side();
         let patches = Patches::new(
             &image_encoder.patch_embed,
@@ -187,10 +196,20 @@ impl<N: Number> Executor<N> {
             config.image_side_px,
         )?;
         let neck = Neck::new(&image_encoder, grid)?;
-        let blocks = image_encoder.blocks.into_iter().enumerate();
         let blocks: Vec<EncoderBlock<N>> = blocks
-            .map(|(index, block)| EncoderBlock::new(block, grid, config.skip_of(index)))
-            .collect::<candle_core::Result<_>>()?;
+            .enumerate()
+            .map(|(index, block)| {
+                let block = block?;
+                if block.attn.fact.is_some() {
+                    let why = "the executor wants it folded into the weights";
+                    return Err(Error::config("fact", "apart", why));
+                }
+                let block = EncoderBlock::new(block, grid, config.skip_of(index))?;
+                // What it was packed from is free: or the heap would hold as much again when all are.
+                memory::trim();
+                Ok(block)
+            })
+            .collect::<Result<_>>()?;
         let own_tokens = Tensor::cat(&[&mask_decoder.iou_token, &mask_decoder.mask_tokens], 0)?;
         let mut executor = Self {
             encoder: Encoder {

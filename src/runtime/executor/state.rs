@@ -3,7 +3,6 @@
 //! Three slots in turn: the two frames before, and the one that is being computed. A step writes the third slot alone
 //! and makes it the newest once it has succeeded, so a step that fails changes nothing.
 
-use crate::kernels::memory::Buffer;
 use crate::kernels::packed::Number;
 use crate::model::ModelConfig;
 use candle_core::{Result, bail};
@@ -14,7 +13,7 @@ const SLOTS: usize = 3;
 #[derive(Debug, Clone)]
 pub struct State<N> {
     /// `[adapters, SLOTS, tokens, adapter_width]`
-    pub(super) low: Buffer<N>,
+    pub(super) low: Vec<N>,
     /// Numbers of a slot.
     pub(super) slot: usize,
     /// Slot of the last frame.
@@ -26,7 +25,7 @@ impl<N: Number> State<N> {
     pub fn new(config: &ModelConfig) -> Self {
         let (length, slot) = Self::new_lengths(config);
         Self {
-            low: Buffer::of(N::ZERO, length),
+            low: vec![N::ZERO; length],
             slot,
             newest: 0,
         }
