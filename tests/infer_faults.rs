@@ -53,7 +53,7 @@ fn a_hung_pass_is_given_up_and_after_two_inference_stays_off() {
     assert!(
         status_of(&frames[1])
             .unwrap()
-            .contains("inference is off: 2 forward passes that were given up")
+            .contains("inference is off: 2 forward passes have been given up")
     );
     assert!(bench.complaints()[0].contains("inference stays off"));
     assert!(off(&bench));

@@ -340,6 +340,22 @@ fn time_that_jumps_back_is_a_new_start() {
 }
 
 #[test]
+fn time_that_walks_back_is_a_new_start_as_well() {
+    let fake = Fake::new();
+    let bench = bench(&fake, true, &[]);
+    bench.push(gray_frame(SIZE, 50, 100)).unwrap();
+    bench.wait_for_passes(1);
+    // Each step alone would be jitter; after the third, 120 ms in all, the masks of before could be of any age.
+    for (passes, (byte, index, class)) in (2..).zip([(51, 99, Some(50)), (52, 98, Some(51)), (53, 97, None)])
+    {
+        let frame = push_unanswered(&bench, &fake, gray_frame(SIZE, byte, index));
+        assert_eq!(class_of(&frame), class, "frame {index}");
+        bench.wait_for_passes(passes);
+    }
+    assert_eq!(fake.asked()[3].bytes, [53; 5]);
+}
+
+#[test]
 fn a_carried_mask_is_marked_and_keeps_its_age() {
     let fake = Fake::new();
     let bench = bench(&fake, true, &[("carry", "true"), ("roi", "none")]);

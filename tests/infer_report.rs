@@ -295,7 +295,7 @@ fn a_live_video_outlives_its_hung_passes() {
     bench.push(gray_frame(SIZE, 6, 6)).unwrap();
     let said = status_of(&bench.frames()[0]).unwrap();
     assert!(
-        said.contains("inference is off: 2 forward passes that were given up"),
+        said.contains("inference is off: 2 forward passes have been given up"),
         "{said}"
     );
     let stats = bench.element.property::<gst::Structure>("stats");

@@ -62,6 +62,28 @@ fn delay_and_true_age_are_measured_with_and_without_the_elements() {
     assert!(found["forward_ms"]["p50"].as_f64().unwrap() > 0.0);
 }
 
+/// Where nothing in the pipeline says the format, ours do, with them and without them.
+#[test]
+fn a_format_that_nobody_asks_for_is_that_of_the_elements() {
+    let description = format!(
+        "videotestsrc is-live=true ! videoconvert ! video/x-raw,width=640,height=360,framerate=20/1 \
+         ! masaminfer model={MODEL} threads=1 ! masamoverlay ! videoconvert ! fakesink sync=true"
+    );
+    let found = json(&latency(&[
+        "--pipeline",
+        &description,
+        "--seconds",
+        "2",
+        "--pairs",
+        "1",
+        "--json",
+    ]));
+    for side in ["without", "with"] {
+        assert!(found[side]["frames"].as_u64().unwrap() > 0, "{found}");
+        assert_eq!(found[side]["frames_unread"], 0, "{found}");
+    }
+}
+
 #[test]
 fn what_cannot_be_measured_is_an_error() {
     for (arguments, cause) in [

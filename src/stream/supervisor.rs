@@ -78,7 +78,12 @@ impl Supervisor {
         let spec = worker.spec().clone();
         let count = left.count();
         let waits = count >= MOST_DETACHED;
-        let off = waits.then(|| format!("{}; it begins when one of them has ended", too_many(count)));
+        let off = waits.then(|| {
+            format!(
+                "{count} forward passes that were given up still run and hold their memory; \
+                 it begins when one of them has ended"
+            )
+        });
         let inner = Inner {
             worker: (!waits).then_some(worker),
             left,
@@ -182,7 +187,7 @@ impl Supervisor {
         }
         let count = inner.left.count();
         let cause = if count >= MOST_DETACHED {
-            too_many(count)
+            format!("{count} forward passes have been given up")
         } else {
             match self.successor() {
                 Ok(worker) => {
@@ -214,10 +219,6 @@ impl Supervisor {
         }
         stopped
     }
-}
-
-fn too_many(detached: u32) -> String {
-    format!("{detached} forward passes that were given up still run and hold their memory")
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
-//! The pipeline in two forms: as given, and with `identity` in the place of our elements.
+//! The pipeline in two forms: as given, and with `capsfilter` in the place of our elements: it passes frames on as they
+//! are, of the formats that ours take, so that both forms play the same.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use gstreamer as gst;
 
 /// Our elements that pass frames on.
 const OURS: [&str; 4] = ["masaminfer", "masamoverlay", "masam", "masammask"];
@@ -38,7 +40,7 @@ impl Pair {
                 Some(_) => part.to_owned(),
                 None => format!("{part} name={name}"),
             });
-            without.push(format!("identity silent=true name={name}"));
+            without.push(format!("capsfilter name={name} caps=\"{}\"", caps_of(kind)?));
             names.push(name);
         }
         if names.is_empty() {
@@ -52,22 +54,40 @@ impl Pair {
     }
 }
 
+/// The formats that an element takes.
+fn caps_of(kind: &str) -> Result<gst::Caps> {
+    let factory = gst::ElementFactory::find(kind).with_context(|| format!("there is no element {kind}"))?;
+    let pads = factory.static_pad_templates();
+    let sink = pads.iter().find(|pad| pad.direction() == gst::PadDirection::Sink);
+    Ok(sink.with_context(|| format!("{kind} takes no frames"))?.caps())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn ours_are_replaced_and_named() {
+        gst::init().unwrap();
+        crate::gst::register().unwrap();
         let pair =
             Pair::parse("videotestsrc ! masaminfer model=a.b name=x ! masamoverlay ! fakesink").unwrap();
         assert_eq!(
             pair.with,
             "videotestsrc ! masaminfer model=a.b name=x ! masamoverlay name=masam-latency-1 ! fakesink"
         );
-        assert_eq!(
-            pair.without,
-            "videotestsrc ! identity silent=true name=x ! identity silent=true name=masam-latency-1 ! fakesink"
-        );
+        let parts: Vec<&str> = pair.without.split(" ! ").collect();
+        let [source, infer, overlay, sink] = parts[..] else {
+            panic!("{parts:?}")
+        };
+        assert_eq!((source, sink), ("videotestsrc", "fakesink"));
+        for (part, name) in [(infer, "x"), (overlay, "masam-latency-1")] {
+            assert!(
+                part.starts_with(&format!("capsfilter name={name} caps=\"video/x-raw")),
+                "{part}"
+            );
+            assert!(part.contains("NV12") && !part.contains("ABGR64"), "{part}");
+        }
         assert_eq!(pair.names, ["x", "masam-latency-1"]);
         assert!(Pair::parse("videotestsrc ! fakesink").is_err());
         assert!(Pair::parse("videotestsrc ! masaminfer ! masammask ! fakesink").is_err());

@@ -5,7 +5,7 @@
 //! delay     = time at the sink - code                 mask age = code of the frame - code in its mask
 //! ```
 //! The model reads the code out of the picture it is shown and writes it into its mask, so the age of a mask is
-//! measured and not believed. The pipeline is run in turns with our elements and with `identity` in their place.
+//! measured and not believed. The pipeline is run in turns with our elements and with `capsfilter` in their place.
 
 mod code;
 mod description;
@@ -27,7 +27,7 @@ use std::time::Duration;
 /// Measure what our elements cost a live video, and the true age of the masks shown.
 ///
 /// A clock code in the top right corner of each frame is drawn where raw frames first appear and read at the sink.
-/// The pipeline runs in turns with our elements and with identity in their place.
+/// The pipeline runs in turns with our elements and with a caps filter in their place.
 #[derive(Debug, Args)]
 pub struct Latency {
     /// The pipeline, as gst-launch-1.0 reads it, with masaminfer in it: for example

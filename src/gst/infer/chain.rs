@@ -129,7 +129,8 @@ impl Infer {
             };
             let held = state.stream.as_ref().map_or(0, |stream| stream.held_frames);
             if let Some(stream) = &mut state.stream {
-                stream.newest_nanos = time.running_nanos.or(stream.newest_nanos);
+                // The latest of the epoch: many small steps back are a large one.
+                stream.newest_nanos = time.running_nanos.max(stream.newest_nanos);
             }
             (time, state.pools.is_scarce(&buffer, held), state.borrow_eye(time))
         };
