@@ -71,16 +71,6 @@ pub fn times_taken() -> usize {
     TAKEN.load(Ordering::Relaxed)
 }
 
-/// Gives memory that has been freed back to the system, where the allocator keeps it (glibc's does). Takes
-/// milliseconds where there is much.
-pub(crate) fn trim() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: it may be called at any time, by any thread.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
 /// Takes large memory from the system, and small memory from Rust's allocator.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Pages;

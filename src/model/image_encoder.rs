@@ -153,14 +153,7 @@ impl Iterator for Blocks<'_> {
 }
 
 impl ImageEncoder {
-    /// Weights below `image_encoder`.
-    pub fn new(config: &ModelConfig, mode: FactMode, weights: VarBuilder) -> Result<Self> {
-        let (mut encoder, blocks) = Self::apart(config, mode, weights)?;
-        encoder.blocks = blocks.collect::<Result<_>>()?;
-        Ok(encoder)
-    }
-
-    /// All but the blocks, and the blocks, for who does not want all of them at once.
+    /// All but the blocks, and the blocks, for who does not want all of them at once. Weights below `image_encoder`.
     pub(crate) fn apart<'a>(
         config: &'a ModelConfig,
         mode: FactMode,

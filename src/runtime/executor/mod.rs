@@ -34,7 +34,7 @@ mod step;
 mod transformer;
 
 use crate::error::{Error, Result};
-use crate::kernels::memory::{self, Buffer};
+use crate::kernels::memory::Buffer;
 use crate::kernels::packed::Number;
 use crate::model::image_encoder::Block;
 use crate::model::prompt_encoder::PromptEncoder;
@@ -204,10 +204,7 @@ impl<N: Number> Executor<N> {
                     let why = "the executor wants it folded into the weights";
                     return Err(Error::config("fact", "apart", why));
                 }
-                let block = EncoderBlock::new(block, grid, config.skip_of(index))?;
-                // What it was packed from is free: or the heap would hold as much again when all are.
-                memory::trim();
-                Ok(block)
+                Ok(EncoderBlock::new(block, grid, config.skip_of(index))?)
             })
             .collect::<Result<_>>()?;
         let own_tokens = Tensor::cat(&[&mask_decoder.iou_token, &mask_decoder.mask_tokens], 0)?;
