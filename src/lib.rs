@@ -16,6 +16,7 @@ pub mod model;
 mod passage;
 mod priority;
 pub mod prompt;
+pub mod pulse;
 pub mod runtime;
 pub mod segmenter;
 pub mod stream;

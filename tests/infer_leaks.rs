@@ -8,6 +8,7 @@ use gstreamer as gst;
 use masam::geometry::Size;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 use stream_support::{Bench, Fake, infer_with, rgb_caps};
 
 const SIZE: Size = Size {
@@ -27,8 +28,20 @@ impl AsRef<[u8]> for Counted {
     }
 }
 
-/// Threads of workers. Linux only; elsewhere none are found and nothing is checked.
+/// Threads of workers, once those that have been joined have left the system's list, which takes a moment.
 fn worker_threads() -> usize {
+    let until = Instant::now() + Duration::from_secs(1);
+    loop {
+        match listed_threads() {
+            0 => return 0,
+            count if Instant::now() > until => return count,
+            _ => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
+/// Threads of workers in the system's list. Linux only; elsewhere none are found and nothing is checked.
+fn listed_threads() -> usize {
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
         return 0;
     };

@@ -192,16 +192,17 @@ fn frames_that_come_too_late_are_not_looked_at() {
 fn another_latency_for_new_caps_is_posted() {
     let fake = Fake::new();
     let element = infer_with(&fake);
-    element.set_property("video-delay", 100_000_000_u64);
+    element.set_property_from_str("emit", "centre");
     let bench = Bench::new(element, true);
     bench.begin(&rgb_caps(SIZE, 25));
+    // Two frames of look-ahead.
     let own = |bench: &Bench| bench.latency().1.mseconds() - 3;
-    assert_eq!(own(&bench), 140);
+    assert_eq!(own(&bench), 80);
     let posted = || bench.bus.pop_filtered(&[gst::MessageType::Latency]).is_some();
     while posted() {}
     assert!(bench.src.push_event(gst::event::Caps::new(&rgb_caps(SIZE, 50))));
     assert!(posted(), "the pipeline has to ask again");
-    assert_eq!(own(&bench), 120);
+    assert_eq!(own(&bench), 40);
     assert!(
         bench
             .src

@@ -249,6 +249,10 @@ fn wrong_wishes_are_warned_of_once_and_do_not_stop_the_rest() {
             warnings.len() == 1 && warnings[0].contains(word),
             "{name}: {warnings:?}"
         );
+        // Another setting changes: nothing new can be said.
+        overlay.element.set_property("expire-after", 1_000_000_000_u64);
+        probes(&overlay, &info, &two_classes(), 0);
+        assert_eq!(overlay.warnings(), Vec::<String>::new(), "{name}");
         overlay
             .element
             .set_property_from_str(name, if name == "palette" { "model" } else { "" });

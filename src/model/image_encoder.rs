@@ -12,6 +12,7 @@ use super::layers::{Activation, Conv3x3, ENCODER_EPS, LayerNorm, Mlp, PatchConv}
 use super::masam::{FactMode, Observer};
 use super::temporal_adapter::{Position, TemporalAdapter};
 use crate::kernels::{attention::Span, linear::unbiased};
+use crate::pulse;
 use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
@@ -145,6 +146,7 @@ impl Iterator for Blocks<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         let index = self.next;
         self.next += 1;
+        pulse::beat();
         (index < self.config.encoder_depth).then(|| {
             let weights = self.weights.pp(index);
             Block::new(self.config, index, &self.shared, self.mode, weights)
@@ -258,6 +260,7 @@ impl ImageEncoder {
         time: &mut Time<'_, '_>,
         wanted: Option<&Tensor>,
     ) -> Result<Tensor> {
+        pulse::beat();
         match self.blocks.get(index) {
             Some(block) => block.forward(x, time, wanted),
             None => bail!("there is no block {index} among {}", self.blocks.len()),

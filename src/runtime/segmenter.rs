@@ -8,6 +8,7 @@ use crate::checkpoint::{ModelCard, ModelFile};
 use crate::error::{Error, Result};
 use crate::model::{FactMode, MaSam, Prompts};
 use crate::priority;
+use crate::pulse;
 use crate::segmenter::{
     Normalisation, Plane, Prompt, Reply, Request, SegmentError, Segmenter, SegmenterSpec, StateSnapshot,
     Step, StreamId, Temporal,
@@ -219,7 +220,7 @@ impl Segmenter for ModelSegmenter {
             }
             let rows: Vec<&Request> = batch.iter().map(|&i| &requests[i]).collect();
             let pool = self.pool.clone();
-            match pool.install(|| self.forward.clips(&rows)) {
+            match pulse::install(&pool, || self.forward.clips(&rows)) {
                 Ok(replies) => batch
                     .iter()
                     .zip(replies)
@@ -259,7 +260,7 @@ impl Segmenter for ModelSegmenter {
         }
         let run: Vec<&Step> = sound.iter().map(|&(_, step)| step).collect();
         let pool = self.pool.clone();
-        let answers = pool.install(|| self.forward.steps(&run)).unwrap_or_else(|error| {
+        let answers = pulse::install(&pool, || self.forward.steps(&run)).unwrap_or_else(|error| {
             let error = SegmentError::Forward(error.to_string());
             run.iter().map(|_| Err(error.clone())).collect()
         });

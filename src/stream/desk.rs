@@ -1,6 +1,7 @@
 //! What a worker and its ports share: a queue and a mailbox per stream.
 
 use super::batch::BatchPace;
+use super::keeper::Life;
 use super::stats::Recent;
 use super::sync::{Condvar, Mutex, MutexGuard};
 use super::time::Clock;
@@ -133,6 +134,7 @@ pub(super) struct Shared {
     /// Signals the ports: answers, interrupts or gone.
     pub news: Condvar,
     pub clock: Clock,
+    pub life: Arc<Life>,
 }
 
 impl Shared {

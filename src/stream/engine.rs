@@ -227,6 +227,23 @@ impl Engine {
         }
     }
 
+    /// The clock behind the arrival times of frames reads `now_nanos`. Live mode with a delay asks for it before
+    /// [`Engine::take`]; without it, time passes with the frames.
+    pub fn pass_time(&mut self, now_nanos: u64) {
+        if let Engine::Live(live) = self {
+            live.pass_time(now_nanos);
+        }
+    }
+
+    /// When the oldest frame that is held leaves at the latest, of the clock behind arrival times: live mode with a
+    /// delay.
+    pub fn due_nanos(&self) -> Option<u64> {
+        match self {
+            Engine::Exact(_) => None,
+            Engine::Live(live) => live.due_nanos(),
+        }
+    }
+
     /// The outcome of a frame. [`Outcome::Mask`], [`Outcome::None`] and [`Outcome::Failed`] are given once; afterwards
     /// the frame is [`Outcome::Unknown`].
     pub fn take(&mut self, index: u64) -> Outcome {

@@ -5,10 +5,22 @@ use super::restart::BackOff;
 use super::time::Clock;
 use super::worker::Open;
 use crate::error::{Error, Result};
+use crate::pulse::Pulse;
 use crate::segmenter::{
     Reply, Request, SegmentError, Segmenter, SegmenterSpec, StreamId, panic_message, segment_isolated,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What shows that a model that takes long goes on.
+#[derive(Default)]
+pub(super) struct Life {
+    /// Of opening it and of its passes.
+    pub pulse: Pulse,
+    /// It is being opened.
+    pub opens: AtomicBool,
+}
 
 /// Keeps the model in working order.
 #[derive(Default)]
@@ -19,13 +31,30 @@ pub(super) struct Keeper {
     back_off: BackOff,
     blame: Blame,
     pub restarts: u64,
+    /// What the model is doing, for whoever waits.
+    pub life: Arc<Life>,
     /// Why the model is not open.
     trouble: String,
 }
 
 impl Keeper {
+    /// Without a model; `life` shows what becomes of one.
+    pub fn new(life: Arc<Life>) -> Self {
+        Self {
+            life,
+            ..Self::default()
+        }
+    }
+
     /// Opens the model, panics contained.
     pub fn open(&mut self, open: &Open) -> Result<Box<dyn Segmenter>> {
+        self.life.opens.store(true, Ordering::Relaxed);
+        let opened = self.life.pulse.clone().on_thread(|| self.open_contained(open));
+        self.life.opens.store(false, Ordering::Relaxed);
+        opened
+    }
+
+    fn open_contained(&self, open: &Open) -> Result<Box<dyn Segmenter>> {
         let unavailable = |why| Error::Unavailable {
             what: "the model".into(),
             why,
@@ -67,7 +96,8 @@ impl Keeper {
             let error = SegmentError::Forward(format!("the model is not open: {}", self.trouble));
             return requests.iter().map(|_| Err(error.clone())).collect();
         };
-        let results = segment_isolated(segmenter.as_mut(), requests, None);
+        let pulse = self.life.pulse.clone();
+        let results = pulse.on_thread(|| segment_isolated(segmenter.as_mut(), requests, None));
         self.blame.begin();
         for (request, _) in requests.iter().zip(&results).filter(|(_, r)| r.is_ok()) {
             self.blame.succeeded(request.stream);

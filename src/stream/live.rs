@@ -7,8 +7,8 @@
 //! ```text
 //! mask of frame i: the newest with source <= i, unless it is older than `max_age_nanos`
 //! ```
-//! With `delay_nanos` a frame is held until one comes that is so much later: a model that is fast enough answers
-//! meanwhile, and the frame leaves with its own mask.
+//! With `delay_nanos` a frame is held for so long: a model that is fast enough answers meanwhile, and the frame leaves
+//! with its own mask. Frames may come faster than they are shown, so one that is so much later ends it too.
 
 use super::carry::Carrier;
 use super::engine::{Counts, Mask, Outcome};
@@ -35,7 +35,7 @@ pub struct LiveConfig {
     pub spacing: Spacing,
     /// Masks older than this are not given.
     pub max_age_nanos: u64,
-    /// How long frames are held; 0 for not at all.
+    /// How long frames are held, by their timestamps or by the clock, whichever is over first; 0 for not at all.
     pub delay_nanos: u64,
     /// Whether masks are moved along to the frame they are shown on ([`super::carry`]).
     pub carry: bool,
@@ -50,6 +50,8 @@ pub struct LiveEngine {
     epoch: u64,
     received: u64,
     newest: Option<FrameTime>,
+    /// The latest reading of the clock behind arrival times.
+    now_nanos: u64,
     ended: bool,
     past: Past,
     /// Causal states, where the model runs one frame at a time.
@@ -104,6 +106,7 @@ impl LiveEngine {
             epoch,
             received: 0,
             newest: None,
+            now_nanos: 0,
             ended: false,
             past: Past::new(
                 config.spacing,
@@ -160,6 +163,7 @@ impl LiveEngine {
         self.received += 1;
         self.counts.frames += 1;
         self.newest = Some(time);
+        self.pass_time(time.arrival_nanos);
         self.ended = false;
         self.waiting.push_back(place);
         if let Some(frame) = frame {
@@ -172,6 +176,18 @@ impl LiveEngine {
             self.cut_clip(frame, place);
         }
         index
+    }
+
+    /// The clock behind arrival times reads `now_nanos`.
+    pub fn pass_time(&mut self, now_nanos: u64) {
+        self.now_nanos = self.now_nanos.max(now_nanos);
+    }
+
+    /// When the oldest frame that is held leaves at the latest, of the clock behind arrival times. `None` where none is
+    /// held, or none for a time.
+    pub fn due_nanos(&self) -> Option<u64> {
+        let oldest = self.waiting.front().filter(|_| self.config.delay_nanos > 0)?;
+        Some(oldest.time.arrival_nanos.saturating_add(self.config.delay_nanos))
     }
 
     /// The frames pushed so far wait for no later ones. More may be pushed.
@@ -310,11 +326,11 @@ impl LiveEngine {
         let Some(frame) = self.waiting.front().copied().filter(|frame| frame.index == index) else {
             return Outcome::Unknown;
         };
-        // By timestamps; where they stand still, by arrival, so that the video does not.
-        let held_long_enough = self.newest.is_none_or(|now| {
-            now.since_nanos(frame.time) >= self.config.delay_nanos
-                || now.waited_nanos(frame.time) >= self.config.delay_nanos.saturating_add(LENIENCE_NANOS)
-        });
+        let delay_nanos = self.config.delay_nanos;
+        let held_long_enough = self.now_nanos.saturating_sub(frame.time.arrival_nanos) >= delay_nanos
+            || self
+                .newest
+                .is_none_or(|newest| newest.since_nanos(frame.time) >= delay_nanos);
         if !self.ended && !held_long_enough {
             return Outcome::NeedsFrames;
         }

@@ -1,6 +1,8 @@
 //! Keeps a worker going: gives up one whose forward pass hangs and starts another in its place.
 //!
-//! A pass counts as hung after `max(watchdog, 10 x its own median)`. Its thread cannot be ended, only left to
+//! A pass counts as hung after `max(watchdog, 10 x its own median)`. Before there is a median, and while the model is
+//! opened, the watchdog runs from the last sign of life ([`crate::pulse`]) instead: the first pass of a slow model can
+//! take any time, as long as it goes on. Its thread cannot be ended, only left to
 //! itself; with it goes the memory of a model, so after [`MOST_DETACHED`] of them inference stays off. The same holds
 //! for passes that did not end in time when their stream was stopped, but those are slow, not hung: inference begins
 //! when one of them has ended.
@@ -65,6 +67,8 @@ struct Inner {
     restarts_before: u64,
     passes_before: u64,
     forward_nanos: Recent,
+    /// Signs of life of the worker, and when it was first seen that there were so many.
+    beats: (u64, u64),
 }
 
 impl Supervisor {
@@ -92,6 +96,7 @@ impl Supervisor {
             restarts_before: 0,
             passes_before: 0,
             forward_nanos: Recent::default(),
+            beats: (0, 0),
         };
         Ok(Self {
             config,
@@ -155,6 +160,7 @@ impl Supervisor {
     /// Looks whether the pass under way hangs at `now_nanos` (of the worker's clock), and replaces its worker if so.
     pub fn tend(&self, now_nanos: u64) -> Option<Incident> {
         let mut inner = self.inner();
+        let inner = &mut *inner;
         if inner.waits && inner.left.count() < MOST_DETACHED {
             inner.waits = false;
             match self.successor() {
@@ -163,18 +169,23 @@ impl Supervisor {
             }
         }
         let worker = inner.worker.as_ref()?;
-        let after_nanos = worker.busy_nanos(now_nanos)?;
+        let busy_nanos = worker.busy_nanos(now_nanos)?;
+        let median = worker
+            .median_nanos()
+            .or_else(|| inner.forward_nanos.percentile(50));
+        let (beats, opens) = worker.life();
+        if beats != inner.beats.0 && (opens || median.is_none()) {
+            inner.beats = (beats, now_nanos);
+        }
+        let after_nanos = busy_nanos.min(now_nanos.saturating_sub(inner.beats.1));
         if after_nanos < self.watchdog_nanos {
             return None;
         }
-        let stats = worker.stats();
-        let median = stats
-            .forward_nanos
-            .percentile(50)
-            .or_else(|| inner.forward_nanos.percentile(50));
         if after_nanos < median.unwrap_or(0).saturating_mul(TIMES_MEDIAN) {
             return None;
         }
+        let stats = worker.stats();
+        inner.beats = (0, 0);
         inner.restarts_before += stats.restarts + 1;
         inner.passes_before += stats.passes;
         if stats.forward_nanos.percentile(50).is_some() {
@@ -226,6 +237,7 @@ mod tests {
     use super::super::worker::tests::{LONG, gated_open, job};
     use super::super::worker::{Priority, Wait};
     use super::*;
+    use crate::segmenter::{Reply, Request, SegmentError, Segmenter};
     use std::sync::atomic::{AtomicU64, Ordering};
 
     const SECOND: u64 = 1_000_000_000;
@@ -309,6 +321,61 @@ mod tests {
         // The one that took over knows how long passes take.
         assert_eq!(supervisor.pace(110 * SECOND).median_nanos, Some(10 * SECOND));
         leave.send(()).unwrap();
+    }
+
+    /// Beats in a pass as often as it is told to.
+    struct Beating {
+        spec: SegmenterSpec,
+        told: Told,
+    }
+
+    type Told = Arc<std::sync::Mutex<std::sync::mpsc::Receiver<bool>>>;
+
+    impl Segmenter for Beating {
+        fn spec(&self) -> &SegmenterSpec {
+            &self.spec
+        }
+
+        fn segment(
+            &mut self,
+            requests: &[Request],
+            _: Option<std::time::Instant>,
+        ) -> Vec<std::result::Result<Reply, SegmentError>> {
+            while self.told.lock().unwrap().recv() == Ok(true) {
+                crate::pulse::beat();
+            }
+            requests.iter().map(|_| Err(SegmentError::Late)).collect()
+        }
+    }
+
+    #[test]
+    fn a_first_pass_may_take_any_time_as_long_as_it_goes_on() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let told = Arc::new(std::sync::Mutex::new(told));
+        let open: Open = {
+            let (open, ..) = gated_open();
+            Arc::new(move || {
+                let (spec, told) = (open()?.spec().clone(), Arc::clone(&told));
+                Ok(Box::new(Beating { spec, told }) as Box<dyn Segmenter>)
+            })
+        };
+        let supervisor = Supervisor::start(config(), open, 30 * SECOND, LeftThreads::default()).unwrap();
+        let port = supervisor.port(StreamId(1)).unwrap();
+        port.submit(job(&port, 0, 1));
+        let beats = |supervisor: &Supervisor| supervisor.inner().worker.as_ref().unwrap().life().0;
+        for round in 1..=5 {
+            let before = beats(&supervisor);
+            tell.send(true).unwrap();
+            while beats(&supervisor) == before {
+                std::thread::yield_now();
+            }
+            assert_eq!(supervisor.tend(round * 29 * SECOND), None, "it goes on");
+        }
+        assert_eq!(supervisor.tend(5 * 29 * SECOND + 30 * SECOND - 1), None);
+        let incident = supervisor.tend(5 * 29 * SECOND + 30 * SECOND);
+        let after_nanos = 30 * SECOND;
+        assert_eq!(incident, Some(Incident::Replaced { after_nanos }));
+        tell.send(false).unwrap();
     }
 
     #[test]

@@ -16,11 +16,11 @@ pub struct FrameTime {
 }
 
 impl FrameTime {
-    /// How much later than `earlier` this frame is: in running time where both have one, else in arrival.
-    /// Zero where it is not later at all.
+    /// How much later than `earlier` this frame is: in running time where both have one, else in arrival. Timestamps
+    /// that are the same say nothing, so arrival counts there too. Zero where it is not later at all.
     pub fn since_nanos(self, earlier: FrameTime) -> u64 {
         match (self.running_nanos, earlier.running_nanos) {
-            (Some(now), Some(then)) => now.saturating_sub(then),
+            (Some(now), Some(then)) if now != then => now.saturating_sub(then),
             _ => self.waited_nanos(earlier),
         }
     }
@@ -44,5 +44,7 @@ mod tests {
         assert_eq!(at(Some(70), 1000).since_nanos(at(Some(30), 0)), 40);
         assert_eq!(at(Some(70), 1000).since_nanos(at(None, 900)), 100);
         assert_eq!(at(Some(30), 0).since_nanos(at(Some(70), 9)), 0);
+        // Timestamps that stand still.
+        assert_eq!(at(Some(30), 1000).since_nanos(at(Some(30), 900)), 100);
     }
 }

@@ -153,6 +153,12 @@ impl Worker {
             .map(|since| now_nanos.saturating_sub(since))
     }
 
+    /// How often the model has shown that it goes on, and whether it is being opened.
+    pub fn life(&self) -> (u64, bool) {
+        let life = &self.shared.life;
+        (life.pulse.beats(), life.opens.load(Ordering::Relaxed))
+    }
+
     /// Median of the forward passes.
     pub fn median_nanos(&self) -> Option<u64> {
         self.shared.desk().stats.median_nanos
@@ -215,6 +221,7 @@ fn start(
         work: Condvar::new(),
         news: Condvar::new(),
         clock,
+        life: Arc::default(),
     });
     let theirs = Arc::clone(&shared);
     let thread = Builder::new().name(name).spawn(move || {
@@ -222,7 +229,7 @@ fn start(
         if priority == Priority::Lowest {
             crate::priority::lower();
         }
-        let mut keeper = Keeper::default();
+        let mut keeper = Keeper::new(Arc::clone(&theirs.life));
         if let Some(open) = begin(&mut keeper) {
             serve(&theirs, &mut keeper, &open);
         }

@@ -18,6 +18,9 @@ const TEND_EVERY: Duration = Duration::from_millis(500);
 /// Timestamps that go back by more than this are a new start that nobody announced; less is a source's jitter.
 const BACKWARDS_NANOS: u64 = 100_000_000;
 
+/// Epochs in a row that broke off before a mask came, for the viewer to be told.
+const BARREN_EPOCHS: u32 = 5;
+
 /// What to do about the first item that waits.
 enum Next {
     Push(gst::Buffer),
@@ -30,6 +33,10 @@ enum Next {
 
 impl Infer {
     pub(super) fn sink_chain(&self, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let _turn = self.turn.take().ok_or(gst::FlowError::Flushing)?;
+        if let Some(error) = self.state().as_mut().and_then(|state| state.flow_of_held.take()) {
+            return Err(error);
+        }
         self.tend();
         let now_nanos = self.now_nanos();
         let follows_pause = self.state().as_mut().is_some_and(|state| {
@@ -43,6 +50,7 @@ impl Infer {
         self.follow_prompt()?;
         self.take_in(buffer)?;
         let flow = self.release();
+        self.plan_release();
         self.post_stats();
         flow
     }
@@ -106,15 +114,22 @@ impl Infer {
             .is_some_and(|stream| stream.live)
     }
 
-    /// Whether this frame does not follow the one before it: it says so, or its time lies far before.
+    /// Whether this frame does not follow the one before it: it says so, or its time lies far before. The epoch that
+    /// ends with that is counted where it has brought nothing.
     fn breaks_off(&self, buffer: &gst::BufferRef) -> bool {
-        let jumps_back = |state: &State| {
-            let newest = state.stream.as_ref().and_then(|stream| stream.newest_nanos);
-            newest
-                .zip(state.running_nanos(buffer))
-                .is_some_and(|(newest, now)| now.saturating_add(BACKWARDS_NANOS) < newest)
-        };
-        buffer.flags().contains(gst::BufferFlags::DISCONT) || self.state().as_ref().is_some_and(jumps_back)
+        let mut state = self.state();
+        let Some(state) = state.as_mut() else { return false };
+        let running_nanos = state.running_nanos(buffer);
+        let newest_nanos = state.stream.as_ref().and_then(|stream| stream.newest_nanos);
+        let jumps_back = newest_nanos
+            .zip(running_nanos)
+            .is_some_and(|(newest, now)| now.saturating_add(BACKWARDS_NANOS) < newest);
+        let says_so = buffer.flags().contains(gst::BufferFlags::DISCONT);
+        let breaks_off = jumps_back || (says_so && !state.is_loss(running_nanos));
+        if breaks_off {
+            state.barren_epochs = state.barren_epochs.saturating_add(1);
+        }
+        breaks_off
     }
 
     /// Shows a frame to the engine and queues it.
@@ -334,6 +349,7 @@ impl Infer {
 
     /// Has whoever waits give up, or lets waiting be possible again.
     pub(super) fn interrupt(&self, interrupted: bool) {
+        self.turn.set_flushing(interrupted);
         if let Some(state) = self.state().as_mut() {
             state.interrupted = interrupted;
             if let Some(port) = state.stream.as_ref().and_then(|stream| stream.port.as_ref()) {
@@ -352,6 +368,30 @@ impl State {
     fn running_nanos(&self, buffer: &gst::BufferRef) -> Option<u64> {
         let running = self.segment.to_running_time(buffer.pts()?);
         running.map(gst::ClockTime::nseconds)
+    }
+
+    /// Whether a frame of that running time that is said not to follow the one before it comes after frames that were
+    /// lost, and not from elsewhere: its timestamp leaves room for them, and masks of before are still young enough.
+    /// Live mode only, where a clip may span what is missing.
+    fn is_loss(&self, running_nanos: Option<u64>) -> bool {
+        let Some(stream) = self.stream.as_ref().filter(|stream| stream.live) else {
+            return false;
+        };
+        let Some((newest, now)) = stream.newest_nanos.zip(running_nanos) else {
+            return false;
+        };
+        // Where no rate is known any distance leaves room.
+        let at_least = stream.format.frame_nanos().map_or(1, |frame| frame + frame / 2);
+        let at_most = self.session.settings.max_mask_age_nanos;
+        now.checked_sub(newest)
+            .is_some_and(|missing| (at_least..=at_most).contains(&missing))
+    }
+
+    /// What the viewer is told where the stream begins anew so often that no mask ever comes.
+    fn restlessness(&self) -> Option<String> {
+        (self.barren_epochs >= BARREN_EPOCHS).then(|| {
+            "the source says of frame after frame that it does not follow the one before (DISCONT): no masks".into()
+        })
     }
 
     /// The stream's eye, where the engine wants to see the frame of `time`.
@@ -424,7 +464,10 @@ impl State {
             Some(Held::Frame { index, .. }) => *index,
         };
         let outcome = match (index, &mut self.stream) {
-            (Some(index), Some(stream)) => stream.engine.take(index),
+            (Some(index), Some(stream)) => {
+                stream.engine.pass_time(now_nanos);
+                stream.engine.take(index)
+            }
             _ => Outcome::Unknown,
         };
         match outcome {
@@ -438,14 +481,17 @@ impl State {
             Some(Held::Frame { buffer, time, .. }) => (buffer, time),
         };
         self.numbers.frames_out += 1;
-        let slow = match outcome {
-            Outcome::None => self.slowness(self.session.supervisor.pace(now_nanos)),
+        let reason = match outcome {
+            Outcome::None => self
+                .slowness(self.session.supervisor.pace(now_nanos))
+                .or_else(|| self.restlessness()),
             _ => None,
         };
         match (outcome, &mut self.stream) {
             (Outcome::Mask(mask), Some(stream)) => {
                 let age_nanos = stream.attach_mask(buffer.make_mut(), &mask, time);
                 self.numbers.age_nanos.add(age_nanos);
+                self.barren_epochs = 0;
             }
             (Outcome::Failed(error), Some(stream)) => {
                 stream.attach_nothing(buffer.make_mut(), time, format!("no mask: {error}"));
@@ -457,8 +503,8 @@ impl State {
                 }
             }
             (Outcome::None, Some(stream)) => {
-                if let Some(slow) = slow {
-                    stream.attach_nothing(buffer.make_mut(), time, slow);
+                if let Some(reason) = reason {
+                    stream.attach_nothing(buffer.make_mut(), time, reason);
                 }
                 self.numbers.frames_bare += 1;
             }

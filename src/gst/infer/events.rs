@@ -17,10 +17,13 @@ impl Infer {
                 self.forward(event)
             }
             EventView::FlushStop(_) => {
+                // Whoever still pushes does so in vain, and what it pushes must not come behind this.
+                let _turn = self.turn.take_to_flush();
                 self.discard_waiting();
                 if let Some(state) = self.state().as_mut() {
                     state.segment = gst::FormattedSegment::new();
                     state.earliest_nanos = None;
+                    state.flow_of_held = None;
                     // Nobody holds frames of before a pause any more, and running time begins anew.
                     state.pause.take_if(|pause| !pause.lasts);
                     if let Some(pause) = &mut state.pause {
@@ -30,6 +33,18 @@ impl Infer {
                 self.interrupt(false);
                 self.forward(event)
             }
+            _ if event.is_serialized() => match self.turn.take() {
+                Some(_turn) => self.serialized_event(event),
+                None => false,
+            },
+            _ => self.forward(event),
+        }
+    }
+
+    /// An event that comes between frames.
+    fn serialized_event(&self, event: gst::Event) -> bool {
+        use gst::EventView;
+        match event.view() {
             EventView::Caps(caps) if self.has_caps(caps.caps()) => self.queue_event(event),
             EventView::Caps(caps) => {
                 let _ = self.end_epoch();
@@ -66,10 +81,24 @@ impl Infer {
             }
             EventView::StreamStart(_) | EventView::Eos(_) => {
                 let _ = self.end_epoch();
+                self.tell_flow_of_held();
                 self.forward(event)
             }
-            _ if event.is_serialized() => self.queue_event(event),
-            _ => self.forward(event),
+            _ => self.queue_event(event),
+        }
+    }
+
+    /// Upstream sends no more frames that would hear what came of the last ones.
+    fn tell_flow_of_held(&self) {
+        let flow = self.state().as_mut().and_then(|state| state.flow_of_held.take());
+        if let Some(error) = flow
+            && error != gst::FlowError::Eos
+        {
+            gst::element_imp_error!(
+                self,
+                gst::StreamError::Failed,
+                ("downstream did not take the last frames: {error}")
+            );
         }
     }
 

@@ -1,8 +1,10 @@
 //! The element's class: object, properties, pads and state changes.
 
+use super::delay::Delay;
 use super::session::{Session, clock};
 use super::settings::{self, Settings};
 use super::state::{Pause, State};
+use super::turn::Turn;
 use crate::prompt::FramePrompt;
 use crate::stream::{Clock, LeftThreads, Open};
 use gst::glib;
@@ -25,7 +27,7 @@ pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 const EXAMPLE: &str = "gst-launch-1.0 filesrc location=in.mp4 ! decodebin ! videoconvert ! masaminfer \
                        model=demo.safetensors ! masamoverlay ! videoconvert ! autovideosink";
 
-/// The element. Of its locks only one is held at a time.
+/// The element. Of its locks only one is held at a time, but for the turn, which comes before all others.
 pub struct Infer {
     pub(super) sinkpad: gst::Pad,
     pub(super) srcpad: gst::Pad,
@@ -33,6 +35,8 @@ pub struct Infer {
     opener: Mutex<Option<Open>>,
     session: Mutex<Option<Session>>,
     state: Mutex<Option<State>>,
+    pub(super) turn: Turn,
+    pub(super) delay: Delay,
     /// Threads of forward passes that were left to themselves.
     pub(super) left: LeftThreads,
     /// When the element went down to READY, of the clock; 0 while it has not.
@@ -196,6 +200,22 @@ impl ObjectSubclass for Infer {
             .query_function(|_, parent, query| {
                 Infer::catch_panic_pad_function(parent, || false, |infer| infer.src_query(query))
             })
+            .activatemode_function(|_, parent, _, active| {
+                let act = |infer: &Infer| {
+                    match active {
+                        true => infer.allow_releasing(),
+                        false => infer.stop_releasing(),
+                    }
+                    Ok(())
+                };
+                let panicked = || {
+                    Err(gst::loggable_error!(
+                        CAT,
+                        "a panic while the pad was (de)activated"
+                    ))
+                };
+                Infer::catch_panic_pad_function(parent, panicked, act)
+            })
             .flags(gst::PadFlags::PROXY_CAPS)
             .build();
         Self {
@@ -205,6 +225,8 @@ impl ObjectSubclass for Infer {
             opener: Mutex::default(),
             session: Mutex::default(),
             state: Mutex::default(),
+            turn: Turn::default(),
+            delay: Delay::default(),
             left: LeftThreads::default(),
             readied_nanos: AtomicU64::new(0),
             clock: clock(),
@@ -288,6 +310,7 @@ impl ElementImpl for Infer {
                 let session = self.session().clone().ok_or(gst::StateChangeError)?;
                 let preview = self.preview(session.spec());
                 *self.state() = Some(State::new(session, preview));
+                self.turn.set_flushing(false);
             }
             gst::StateChange::PlayingToPaused => {
                 // The picture of a live source goes on meanwhile, and running time does not.

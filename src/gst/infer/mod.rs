@@ -21,6 +21,7 @@ use gstreamer_video as gst_video;
 
 mod attach;
 mod chain;
+mod delay;
 mod events;
 mod herald;
 mod imp;
@@ -31,6 +32,7 @@ mod report;
 mod session;
 mod settings;
 mod state;
+mod turn;
 
 pub use settings::{Emit, Mode};
 

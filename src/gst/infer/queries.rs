@@ -13,7 +13,9 @@ impl Infer {
             QueryViewMut::Allocation(allocation) => self.answer_allocation(allocation),
             QueryViewMut::Drain(_) => {
                 // Upstream wants its buffers back.
-                let _ = self.drain_for_gap();
+                if let Some(_turn) = self.turn.take() {
+                    let _ = self.drain_for_gap();
+                }
                 self.srcpad.peer_query(query)
             }
             _ => gst::Pad::query_default(&self.sinkpad, Some(&*self.obj()), query),
@@ -80,7 +82,7 @@ impl Infer {
 }
 
 impl State {
-    /// Live: the delay, and the time to the frame that ends it. Exact: the look-ahead and a forward pass.
+    /// Live: the delay. Exact: the look-ahead and a forward pass.
     fn declare_latency(&mut self) -> gst::ClockTime {
         let forward = self.forward_p99_nanos();
         if self.stream.as_ref().is_some_and(|stream| !stream.live) {
@@ -93,14 +95,13 @@ impl State {
 
     fn own_latency_nanos(&self, forward_nanos: u64) -> u64 {
         let Some(stream) = &self.stream else { return 0 };
-        let frame = stream.format.frame_nanos().unwrap_or(SLOW_FRAME_NANOS);
-        match (stream.live, stream.delay_nanos) {
-            (true, 0) => 0,
-            (true, delay) => delay.saturating_add(frame),
-            (false, _) => frame
-                .saturating_mul(stream.window.look_ahead_frames() as u64)
-                .saturating_add(forward_nanos),
+        if stream.live {
+            return stream.delay_nanos;
         }
+        let frame_nanos = stream.format.frame_nanos().unwrap_or(SLOW_FRAME_NANOS);
+        frame_nanos
+            .saturating_mul(stream.window.look_ahead_frames() as u64)
+            .saturating_add(forward_nanos)
     }
 
     fn forward_p99_nanos(&self) -> u64 {

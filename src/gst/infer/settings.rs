@@ -272,7 +272,10 @@ pub(super) fn properties() -> &'static [glib::ParamSpec] {
                 .build(),
             glib::ParamSpecUInt64::builder("video-delay")
                 .nick("Video delay")
-                .blurb("Live mode: hold the video for this time, in ns, so that a fast model's masks have age zero")
+                .blurb(
+                    "Live mode: hold each frame for this time, in ns, so that a fast model's masks have age zero; it \
+                     leaves then whether or not later frames come",
+                )
                 .maximum(MAX_DELAY_NANOS)
                 .default_value(default.video_delay_nanos)
                 .mutable_ready()
@@ -288,7 +291,10 @@ pub(super) fn properties() -> &'static [glib::ParamSpec] {
                 .build(),
             glib::ParamSpecUInt64::builder("watchdog")
                 .nick("Watchdog")
-                .blurb("Time in ns, and at least ten median passes, after which a forward pass counts as hung")
+                .blurb(
+                    "Time in ns, and at least ten median passes, after which a forward pass counts as hung; before \
+                     there is a median, time without a sign of life",
+                )
                 .minimum(1_000_000)
                 .default_value(default.watchdog_nanos)
                 .mutable_ready()

@@ -45,10 +45,14 @@ pub(super) struct State {
     pub forward_declared_nanos: u64,
     /// Our part of the last LATENCY answer; `None` before the first.
     pub declared_nanos: Option<u64>,
+    /// What came of pushing a held frame when its time was over; the streaming thread has not heard of it.
+    pub flow_of_held: Option<gst::FlowError>,
     /// Frames of an earlier running time come too late, as downstream has said.
     pub earliest_nanos: Option<u64>,
     /// The element has been paused, and no frame of after that has come yet.
     pub pause: Option<Pause>,
+    /// Epochs in a row that broke off before they brought a mask.
+    pub barren_epochs: u32,
     /// When the numbers were last posted.
     pub stats_posted_nanos: Option<u64>,
 }
@@ -149,8 +153,10 @@ impl State {
             interrupted: false,
             forward_declared_nanos: 0,
             declared_nanos: None,
+            flow_of_held: None,
             earliest_nanos: None,
             pause: None,
+            barren_epochs: 0,
             stats_posted_nanos: None,
         }
     }

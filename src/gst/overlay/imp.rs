@@ -41,6 +41,9 @@ struct State {
     painter: Painter,
     /// Settings that `painter` has seen.
     generation: u64,
+    /// What has been said of these settings, and of those before.
+    told: Vec<String>,
+    told_before: Vec<String>,
     /// The last frame could not be drawn on.
     unpaintable: bool,
 }
@@ -88,12 +91,20 @@ impl MasamOverlay {
             if wishes.generation != state.generation {
                 state.painter.set_settings(&wishes.settings);
                 state.generation = wishes.generation;
+                state.told_before = std::mem::take(&mut state.told);
             }
         }
         let age_nanos = view.age_nanos_at(&self.obj().segment(), buffer.pts());
         let (anything, errors) = state.painter.prepare(&view, age_nanos, Some(&self.ahead));
-        for error in errors {
-            gst::element_imp_warning!(self, gst::LibraryError::Settings, ("{error}"));
+        for text in errors.iter().map(ToString::to_string) {
+            if state.told.contains(&text) {
+                continue;
+            }
+            // Not again when another setting was changed.
+            if !state.told_before.contains(&text) {
+                gst::element_imp_warning!(self, gst::LibraryError::Settings, ("{text}"));
+            }
+            state.told.push(text);
         }
         anything
     }
@@ -280,6 +291,8 @@ impl BaseTransformImpl for MasamOverlay {
             pixels,
             painter,
             generation: wishes.generation,
+            told: Vec::new(),
+            told_before: Vec::new(),
             unpaintable: false,
         });
         Ok(())

@@ -2,7 +2,7 @@
 
 use crate::kernels::memory::Buffer;
 use crate::kernels::packed::{Number, Panels, attention};
-use crate::passage;
+use crate::{passage, pulse};
 use candle_core::{Result, bail};
 use rayon::prelude::*;
 use std::marker::PhantomData;
@@ -124,6 +124,7 @@ impl<N: Number> Rooms<N> {
         count: usize,
         task: impl Fn(usize, &mut Room<N>) -> Result<()> + Sync,
     ) -> Result<()> {
+        pulse::beat();
         (0..count).into_par_iter().with_max_len(1).try_for_each(|index| {
             let thread = rayon::current_thread_index().unwrap_or(0);
             let Some(room) = self.0.get(thread % self.0.len().max(1)) else {

@@ -181,6 +181,34 @@ fn a_delay_gives_a_fast_model_time_for_every_frame() {
 }
 
 #[test]
+fn a_delay_ends_by_the_clock_where_no_frame_comes() {
+    let mut engine = engine(LiveConfig {
+        delay_nanos: 100 * MS,
+        ..config(Spacing::Frames(1))
+    });
+    assert_eq!(engine.due_nanos(), None);
+    let time = |running_ms: u64, arrival_ms: u64| FrameTime {
+        running_nanos: Some(running_ms * MS),
+        arrival_nanos: arrival_ms * MS,
+    };
+    engine.push(Some(frame(1)), time(0, 1000));
+    engine.push(Some(frame(2)), time(40, 1070));
+    assert_eq!(engine.due_nanos(), Some(1100 * MS));
+    engine.pass_time(1099 * MS);
+    assert_eq!(engine.take(0), Outcome::NeedsFrames);
+    engine.pass_time(1100 * MS);
+    assert_eq!(engine.take(0), Outcome::None);
+    assert_eq!(
+        (engine.take(1), engine.due_nanos()),
+        (Outcome::NeedsFrames, Some(1170 * MS))
+    );
+    // The clock does not go back.
+    engine.pass_time(1170 * MS);
+    engine.pass_time(0);
+    assert_eq!((engine.take(1), engine.due_nanos()), (Outcome::None, None));
+}
+
+#[test]
 fn a_mask_of_a_later_frame_is_never_shown() {
     let mut engine = engine(LiveConfig {
         delay_nanos: 100 * MS,
