@@ -78,9 +78,10 @@ bench-live: build ## Delay, true mask age, time in the elements, jitter: an hour
 	  -- --ignored --nocapture --test-threads 1
 	MASAM_SOAK_FRAMES=100000 $(CARGO) test --release --locked --test live_soak -- --nocapture
 
-install: build plugin ## Program, plugin, manual and completions below PREFIX (/usr/local)
+install: build plugin ## Program, plugin, demo model, manual and completions below PREFIX (/usr/local)
 	install -D -m 755 $(MASAM) $(DESTDIR)$(PREFIX)/bin/masam
 	install -D -m 644 $(PLUGIN) $(DESTDIR)$(PLUGIN_DIR)/libmasam.so
+	install -D -m 644 weights/demo.safetensors $(DESTDIR)$(PREFIX)/share/masam/demo.safetensors
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1
 	$(MASAM) man $(DESTDIR)$(PREFIX)/share/man/man1
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
@@ -90,6 +91,7 @@ uninstall: ## Takes them away again
 	rm -f $(DESTDIR)$(PREFIX)/bin/masam $(DESTDIR)$(PLUGIN_DIR)/libmasam.so
 	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/masam.1 $(DESTDIR)$(PREFIX)/share/man/man1/masam-*.1
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/masam
+	rm -f $(DESTDIR)$(PREFIX)/share/masam/demo.safetensors
 
 clean: ## Removes what was built
 	$(CARGO) clean

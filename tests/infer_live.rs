@@ -169,7 +169,8 @@ fn frames_in_time(bench: &Bench, count: usize) -> Vec<Out> {
 
 #[test]
 fn frames_wait_for_the_delay_and_for_no_later_frame() {
-    const DELAY: Duration = Duration::from_millis(250);
+    /// But for the time it takes to leave.
+    const DELAY: Duration = Duration::from_millis(250 - 1);
     let fake = Fake::new();
     let bench = bench(&fake, true, &[("video-delay", "250000000")]);
     for round in 0..3_u8 {
@@ -244,6 +245,70 @@ fn upstream_hears_that_held_frames_were_not_taken() {
     let is_third =
         |out: &Out| matches!(out, Out::Frame(frame) if frame.pts() == gray_frame(SIZE, 3, 2).pts());
     assert!(frames_in_time(&bench, 1).iter().any(is_third));
+}
+
+/// As while a sink waits for the time of a frame.
+#[test]
+fn a_frame_that_does_not_leave_yet_costs_the_next_no_time() {
+    let fake = Fake::new();
+    let bench = bench(&fake, true, &[("video-delay", "500000000")]);
+    let (let_go, blocked) = std::sync::mpsc::channel();
+    let blocked = std::sync::Mutex::new(blocked);
+    let source_pad = bench.element.static_pad("src").unwrap();
+    source_pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        // Nobody sends for later frames.
+        let _ = blocked.lock().unwrap().recv();
+        gst::PadProbeReturn::Ok
+    });
+    bench.push(gray_frame(SIZE, 1, 0)).unwrap();
+    while bench.stat("frames-out") == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // Comes in although the one before is still on its way.
+    bench.push(gray_frame(SIZE, 2, 1)).unwrap();
+    assert_eq!(bench.stat("frames-in"), 2);
+    std::thread::sleep(Duration::from_millis(500));
+    let_go.send(()).unwrap();
+    drop(let_go);
+    let begun = Instant::now();
+    frames_in_time(&bench, 2);
+    assert!(
+        begun.elapsed() < Duration::from_millis(400),
+        "its delay began when it came"
+    );
+}
+
+#[test]
+fn a_flush_by_whoever_gets_the_last_frames_takes_away_what_drove_them_out() {
+    for by_frame in [true, false] {
+        let fake = Fake::new();
+        let bench = bench(&fake, true, &[("video-delay", "10000000000")]);
+        bench.push(gray_frame(SIZE, 1, 0)).unwrap();
+        let source = bench.src.clone();
+        let source_pad = bench.element.static_pad("src").unwrap();
+        source_pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+            assert!(source.push_event(gst::event::FlushStart::new()));
+            assert!(source.push_event(gst::event::FlushStop::new(true)));
+            gst::PadProbeReturn::Remove
+        });
+        bench.take();
+        let mut frame = gray_frame(SIZE, 2, 1);
+        frame.get_mut().unwrap().set_flags(gst::BufferFlags::DISCONT);
+        match by_frame {
+            true => assert_eq!(bench.push(frame), Err(gst::FlowError::Flushing)),
+            false => bench.segment(),
+        }
+        // Of the new start there is nothing yet.
+        let is_stop =
+            |out: &Out| matches!(out, Out::Event(event) if event.type_() == gst::EventType::FlushStop);
+        let out = bench.take();
+        let stop = out.iter().position(is_stop).unwrap();
+        let is_old = |out: &Out| match out {
+            Out::Frame(frame) => frame.pts() == gray_frame(SIZE, 2, 1).pts(),
+            Out::Event(event) => event.type_() == gst::EventType::Segment,
+        };
+        assert!(!out[stop..].iter().any(is_old), "{out:?}");
+    }
 }
 
 #[test]

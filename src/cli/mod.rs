@@ -5,6 +5,7 @@ mod bench;
 mod card;
 mod convert;
 mod data;
+mod demo_model;
 mod doctor;
 pub mod eval;
 mod host_time;

@@ -244,6 +244,14 @@ impl Engine {
         }
     }
 
+    /// Whether frames come faster than they leave, so that whoever pushes them should wait: live mode with a delay.
+    pub fn is_overfull(&self) -> bool {
+        match self {
+            Engine::Exact(_) => false,
+            Engine::Live(live) => live.is_overfull(),
+        }
+    }
+
     /// The outcome of a frame. [`Outcome::Mask`], [`Outcome::None`] and [`Outcome::Failed`] are given once; afterwards
     /// the frame is [`Outcome::Unknown`].
     pub fn take(&mut self, index: u64) -> Outcome {

@@ -79,6 +79,9 @@ pub struct LiveEngine {
 /// network. Timestamps that are further off stand still, and say nothing of an age.
 const LENIENCE_NANOS: u64 = 500_000_000;
 
+/// For waking up when a frame's delay is over, and for sending it on.
+const LEAVING_NANOS: u64 = 1_000_000;
+
 /// Requests kept: one is cut, one waits, one is under way, and one is on its way back.
 const SPARES: usize = 4;
 
@@ -187,7 +190,22 @@ impl LiveEngine {
     /// held, or none for a time.
     pub fn due_nanos(&self) -> Option<u64> {
         let oldest = self.waiting.front().filter(|_| self.config.delay_nanos > 0)?;
-        Some(oldest.time.arrival_nanos.saturating_add(self.config.delay_nanos))
+        Some(self.end_of_delay_nanos(oldest.time))
+    }
+
+    /// When a frame leaves by the clock: a little early, so that it has left when its delay is over.
+    fn end_of_delay_nanos(&self, time: FrameTime) -> u64 {
+        let delay_nanos = self.config.delay_nanos;
+        let margin_nanos = LEAVING_NANOS.min(delay_nanos / 4);
+        time.arrival_nanos.saturating_add(delay_nanos - margin_nanos)
+    }
+
+    /// Whether frames come faster than they leave: the oldest that is held should have left by its timestamp.
+    pub fn is_overfull(&self) -> bool {
+        let oldest = self.waiting.front().map(|frame| frame.time);
+        oldest
+            .zip(self.newest)
+            .is_some_and(|(oldest, newest)| newest.since_nanos(oldest) >= self.config.delay_nanos)
     }
 
     /// The frames pushed so far wait for no later ones. More may be pushed.
@@ -327,7 +345,7 @@ impl LiveEngine {
             return Outcome::Unknown;
         };
         let delay_nanos = self.config.delay_nanos;
-        let held_long_enough = self.now_nanos.saturating_sub(frame.time.arrival_nanos) >= delay_nanos
+        let held_long_enough = self.now_nanos >= self.end_of_delay_nanos(frame.time)
             || self
                 .newest
                 .is_none_or(|newest| newest.since_nanos(frame.time) >= delay_nanos);

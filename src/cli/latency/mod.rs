@@ -14,6 +14,7 @@ mod report;
 mod tally;
 mod witness;
 
+use super::demo_model::{DEMO_MODEL, present};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use description::Pair;
@@ -35,8 +36,8 @@ pub struct Latency {
     /// test picture.
     #[arg(long, value_name = "DESCRIPTION", conflicts_with_all = ["model", "size", "format", "fps"])]
     pipeline: Option<String>,
-    /// The model file.
-    #[arg(short, long, value_name = "FILE", default_value = "weights/demo.safetensors")]
+    /// The model file; the demo model, where it was installed, serves for the default too.
+    #[arg(short, long, value_name = "FILE", default_value = DEMO_MODEL)]
     model: PathBuf,
     /// Size of the test picture, at least 256x144.
     #[arg(long, default_value = "1920x1080")]
@@ -118,7 +119,8 @@ impl Latency {
         if fps == 0 || fps > 1000 || !format.chars().all(|c| c.is_ascii_alphanumeric()) {
             bail!("--fps {fps} --format {format}: a rate of 1 to 1000 and a format such as NV12 or RGBA");
         }
-        let model = self.model.to_string_lossy();
+        let model = present(&self.model);
+        let model = model.to_string_lossy();
         if model.contains(['"', '!']) {
             bail!("{model}: this name cannot be part of a pipeline");
         }

@@ -13,6 +13,7 @@ mod input;
 mod output;
 mod play;
 
+use super::demo_model::{DEMO_MODEL, present};
 use super::video::{Stop, contact_sheet, even_sides};
 use crate::prompt::FramePrompt;
 use anyhow::{Context, Result, anyhow, bail};
@@ -42,8 +43,8 @@ pub struct Run {
     /// A video (.mp4, .mov, .m4v, .mkv, .webm) or a folder for masks; without it, a window.
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
-    /// The model file.
-    #[arg(short, long, value_name = "FILE", default_value = "weights/demo.safetensors")]
+    /// The model file; the demo model, where it was installed, serves for the default too.
+    #[arg(short, long, value_name = "FILE", default_value = DEMO_MODEL)]
     model: PathBuf,
     /// What a folder is filled with: classes (the default) or colour.
     #[arg(long, value_enum)]
@@ -109,7 +110,7 @@ impl Run {
         }
         let rate = fraction(&self.fps)?;
         let prompt: FramePrompt = self.prompt.join(" ").parse()?;
-        let card = crate::checkpoint::ModelFile::read_card(&self.model)?;
+        let card = crate::checkpoint::ModelFile::read_card(&present(&self.model))?;
         if !card.provenance.trained {
             eprintln!(
                 "masam: {}: the weights are placeholders, its masks mean nothing",
@@ -175,7 +176,7 @@ impl Run {
             .downcast::<gst::Pipeline>()
             .map_err(|_| anyhow!("no pipeline"))?;
         let infer = pipeline.by_name("infer").context("no element infer")?;
-        infer.set_property("model", self.model.to_string_lossy().as_ref());
+        infer.set_property("model", present(&self.model).to_string_lossy().as_ref());
         let mode = self
             .mode
             .as_deref()

@@ -33,23 +33,24 @@ enum Next {
 
 impl Infer {
     pub(super) fn sink_chain(&self, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let _turn = self.turn.take().ok_or(gst::FlowError::Flushing)?;
+        // Before anything that may wait: the delay runs from here.
+        let arrival_nanos = self.now_nanos();
+        let flushes = self.flushes();
         if let Some(error) = self.state().as_mut().and_then(|state| state.flow_of_held.take()) {
             return Err(error);
         }
         self.tend();
-        let now_nanos = self.now_nanos();
         let follows_pause = self.state().as_mut().is_some_and(|state| {
             let running_nanos = state.running_nanos(&buffer);
-            state.follows_pause(running_nanos, now_nanos)
+            state.follows_pause(running_nanos, arrival_nanos)
         });
         if self.is_under_way() && ((follows_pause && self.is_live()) || self.breaks_off(&buffer)) {
             gst::debug!(CAT, imp = self, "discontinuity");
             self.end_epoch()?;
         }
         self.follow_prompt()?;
-        self.take_in(buffer)?;
-        let flow = self.release();
+        self.take_in(buffer, arrival_nanos, flushes)?;
+        let flow = self.release_after_frame();
         self.plan_release();
         self.post_stats();
         flow
@@ -125,22 +126,30 @@ impl Infer {
             .zip(running_nanos)
             .is_some_and(|(newest, now)| now.saturating_add(BACKWARDS_NANOS) < newest);
         let says_so = buffer.flags().contains(gst::BufferFlags::DISCONT);
-        let breaks_off = jumps_back || (says_so && !state.is_loss(running_nanos));
-        if breaks_off {
-            state.barren_epochs = state.barren_epochs.saturating_add(1);
+        let comes_from_elsewhere = says_so && !state.is_loss(running_nanos);
+        if comes_from_elsewhere {
+            state.barren_epochs = match std::mem::take(&mut state.epoch_has_masks) {
+                true => 0,
+                false => state.barren_epochs.saturating_add(1),
+            };
         }
-        breaks_off
+        jumps_back || comes_from_elsewhere
     }
 
     /// Shows a frame to the engine and queues it.
-    fn take_in(&self, mut buffer: gst::Buffer) -> Result<(), gst::FlowError> {
+    fn take_in(
+        &self,
+        mut buffer: gst::Buffer,
+        arrival_nanos: u64,
+        flushes: u64,
+    ) -> Result<(), gst::FlowError> {
         let (time, is_scarce, eye) = {
             let mut state = self.state();
             let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
             state.numbers.frames_in += 1;
             let time = FrameTime {
                 running_nanos: state.running_nanos(&buffer),
-                arrival_nanos: self.now_nanos(),
+                arrival_nanos,
             };
             let held = state.stream.as_ref().map_or(0, |stream| stream.held_frames);
             if let Some(stream) = &mut state.stream {
@@ -167,6 +176,10 @@ impl Infer {
             let mut state = self.state();
             let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
             state.give_back(eye);
+            // Somebody downstream has seeked on this thread, while frames before this one left: it is of before as well.
+            if state.flushes != flushes {
+                return Err(gst::FlowError::Flushing);
+            }
             let (index, trouble) = state.show(seen.transpose()?, time);
             state.exchange();
             state.held.push_back(Held::Frame { buffer, index, time });
@@ -209,7 +222,23 @@ impl Infer {
         Ok(eye.look(&format, buffer, region))
     }
 
-    /// Lets go of everything whose turn has come, waiting for masks that are being computed.
+    /// Lets go of what may leave now that a frame has come. Where a frame that is being let go holds that up, as a sink
+    /// that waits for its time does, only a stream that comes too fast waits as well.
+    fn release_after_frame(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let waits = self.state().as_ref().is_none_or(State::has_to_wait);
+        let turn = match waits {
+            true => Some(self.turn.take().ok_or(gst::FlowError::Flushing)?),
+            false => self.turn.try_take(),
+        };
+        turn.map_or(Ok(gst::FlowSuccess::Ok), |_turn| self.release())
+    }
+
+    /// How often the stream has been flushed.
+    pub(super) fn flushes(&self) -> u64 {
+        self.state().as_ref().map_or(0, |state| state.flushes)
+    }
+
+    /// Lets go of everything whose turn has come, waiting for masks that are being computed. Who calls it has the turn.
     pub(super) fn release(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
         loop {
             match self.next()? {
@@ -286,6 +315,7 @@ impl Infer {
 
     /// Gives every held frame its mask as if the stream ended here, and lets all go.
     fn drain(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let _turn = self.turn.take().ok_or(gst::FlowError::Flushing)?;
         if let Some(state) = self.state().as_mut() {
             if let Some(stream) = &mut state.stream {
                 stream.engine.finish();
@@ -308,6 +338,7 @@ impl Infer {
 
     /// Drains, and begins a new epoch.
     pub(super) fn end_epoch(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let _turn = self.turn.take().ok_or(gst::FlowError::Flushing)?;
         let flow = self.drain();
         // After a failed push nothing that still waits can go anywhere.
         if flow.is_err() {
@@ -491,7 +522,7 @@ impl State {
             (Outcome::Mask(mask), Some(stream)) => {
                 let age_nanos = stream.attach_mask(buffer.make_mut(), &mask, time);
                 self.numbers.age_nanos.add(age_nanos);
-                self.barren_epochs = 0;
+                self.epoch_has_masks = true;
             }
             (Outcome::Failed(error), Some(stream)) => {
                 stream.attach_nothing(buffer.make_mut(), time, format!("no mask: {error}"));

@@ -3,9 +3,10 @@
 //! ```text
 //! chain: take in, release what is due, then set(due of the oldest) ---> task of the source pad: sleep until then, release
 //! ```
+//! While it waits in a sink for a frame's time, the streaming thread goes on taking frames in, as many as are to be held.
 
 use super::imp::{CAT, Infer};
-use super::state::State;
+use super::state::{State, Stream};
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gstreamer as gst;
@@ -102,6 +103,7 @@ impl Infer {
         }
         // A flush takes what is held away.
         let Some(_turn) = self.turn.take() else { return };
+        let flushes = self.flushes();
         if let Some(state) = self.state().as_mut() {
             state.exchange();
         }
@@ -109,6 +111,7 @@ impl Infer {
             gst::debug!(CAT, imp = self, "pushing held frames: {error}");
             if error != gst::FlowError::Flushing
                 && let Some(state) = self.state().as_mut()
+                && state.flushes == flushes
             {
                 state.flow_of_held = Some(error);
             }
@@ -146,5 +149,12 @@ impl State {
     fn due_nanos(&self) -> Option<u64> {
         let stream = self.stream.as_ref().filter(|_| !self.held.is_empty())?;
         stream.engine.due_nanos()
+    }
+
+    /// Whether the streaming thread has to wait until frames have left: all of them but where others leave on the
+    /// thread of held frames, or more than are to be held.
+    pub(super) fn has_to_wait(&self) -> bool {
+        let is_overfull = |stream: &Stream| stream.engine.is_overfull();
+        self.due_nanos().is_none() || self.stream.as_ref().is_some_and(is_overfull)
     }
 }

@@ -8,9 +8,10 @@ use gst::subclass::prelude::*;
 use gstreamer as gst;
 
 impl Infer {
-    pub(super) fn sink_event(&self, event: gst::Event) -> bool {
+    pub(super) fn sink_event(&self, event: gst::Event) -> Result<gst::FlowSuccess, gst::FlowError> {
         use gst::EventView;
-        match event.view() {
+        let is_caps = event.type_() == gst::EventType::Caps;
+        let was_taken = match event.view() {
             EventView::FlushStart(_) => {
                 // Not serialised: the chain function may be waiting right now.
                 self.interrupt(true);
@@ -24,6 +25,8 @@ impl Infer {
                     state.segment = gst::FormattedSegment::new();
                     state.earliest_nanos = None;
                     state.flow_of_held = None;
+                    (state.barren_epochs, state.epoch_has_masks) = (0, false);
+                    state.flushes += 1;
                     // Nobody holds frames of before a pause any more, and running time begins anew.
                     state.pause.take_if(|pause| !pause.lasts);
                     if let Some(pause) = &mut state.pause {
@@ -33,59 +36,71 @@ impl Infer {
                 self.interrupt(false);
                 self.forward(event)
             }
-            _ if event.is_serialized() => match self.turn.take() {
-                Some(_turn) => self.serialized_event(event),
-                None => false,
-            },
+            _ if event.is_serialized() => {
+                let _turn = self.turn.take().ok_or(gst::FlowError::Flushing)?;
+                self.serialized_event(event)?
+            }
             _ => self.forward(event),
+        };
+        match (was_taken, is_caps) {
+            (true, _) => Ok(gst::FlowSuccess::Ok),
+            (false, true) => Err(gst::FlowError::NotNegotiated),
+            (false, false) => Err(gst::FlowError::Error),
         }
     }
 
-    /// An event that comes between frames.
-    fn serialized_event(&self, event: gst::Event) -> bool {
+    /// An event that comes between frames; whether it was taken.
+    fn serialized_event(&self, event: gst::Event) -> Result<bool, gst::FlowError> {
         use gst::EventView;
-        match event.view() {
+        let flushes = self.flushes();
+        let ends_epoch = match event.view() {
+            EventView::Caps(caps) => !self.has_caps(caps.caps()),
+            EventView::Segment(_) | EventView::StreamStart(_) | EventView::Eos(_) => true,
+            _ => false,
+        };
+        if ends_epoch {
+            let _ = self.end_epoch();
+        } else if let EventView::Gap(_) = event.view() {
+            let _ = self.drain_for_gap();
+        }
+        // Somebody downstream has seeked on this thread, while frames left: this is of before as well.
+        if self.flushes() != flushes {
+            return Err(gst::FlowError::Flushing);
+        }
+        Ok(match event.view() {
             EventView::Caps(caps) if self.has_caps(caps.caps()) => self.queue_event(event),
             EventView::Caps(caps) => {
-                let _ = self.end_epoch();
                 if let Err(message) = self.set_caps(caps.caps()) {
                     self.post_error_message(message);
-                    return false;
+                    return Ok(false);
                 }
                 self.forward(event)
             }
-            EventView::Segment(segment) => {
-                let _ = self.end_epoch();
-                match segment.segment().downcast_ref::<gst::ClockTime>() {
-                    Some(time) => {
-                        if let Some(state) = self.state().as_mut() {
-                            state.segment = time.clone();
-                            state.earliest_nanos = None;
-                        }
-                        self.forward(event)
+            EventView::Segment(segment) => match segment.segment().downcast_ref::<gst::ClockTime>() {
+                Some(time) => {
+                    if let Some(state) = self.state().as_mut() {
+                        state.segment = time.clone();
+                        state.earliest_nanos = None;
                     }
-                    None => {
-                        let format = segment.segment().format();
-                        gst::element_imp_error!(
-                            self,
-                            gst::StreamError::Format,
-                            ("the segment is in {format:?}, but it has to be in time")
-                        );
-                        false
-                    }
+                    self.forward(event)
                 }
-            }
-            EventView::Gap(_) => {
-                let _ = self.drain_for_gap();
-                self.forward(event)
-            }
+                None => {
+                    let format = segment.segment().format();
+                    gst::element_imp_error!(
+                        self,
+                        gst::StreamError::Format,
+                        ("the segment is in {format:?}, but it has to be in time")
+                    );
+                    false
+                }
+            },
+            EventView::Gap(_) => self.forward(event),
             EventView::StreamStart(_) | EventView::Eos(_) => {
-                let _ = self.end_epoch();
                 self.tell_flow_of_held();
                 self.forward(event)
             }
             _ => self.queue_event(event),
-        }
+        })
     }
 
     /// Upstream sends no more frames that would hear what came of the last ones.

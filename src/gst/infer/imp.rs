@@ -185,8 +185,12 @@ impl ObjectSubclass for Infer {
                     |infer| infer.sink_chain(buffer),
                 )
             })
-            .event_function(|_, parent, event| {
-                Infer::catch_panic_pad_function(parent, || false, |infer| infer.sink_event(event))
+            .event_full_function(|_, parent, event| {
+                Infer::catch_panic_pad_function(
+                    parent,
+                    || Err(gst::FlowError::Error),
+                    |infer| infer.sink_event(event),
+                )
             })
             .query_function(|_, parent, query| {
                 Infer::catch_panic_pad_function(parent, || false, |infer| infer.sink_query(query))

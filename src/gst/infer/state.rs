@@ -51,8 +51,12 @@ pub(super) struct State {
     pub earliest_nanos: Option<u64>,
     /// The element has been paused, and no frame of after that has come yet.
     pub pause: Option<Pause>,
-    /// Epochs in a row that broke off before they brought a mask.
+    /// Epochs in a row that a DISCONT ended before they brought a mask.
     pub barren_epochs: u32,
+    /// A frame has left with a mask since the last DISCONT.
+    pub epoch_has_masks: bool,
+    /// How often the stream has been flushed.
+    pub flushes: u64,
     /// When the numbers were last posted.
     pub stats_posted_nanos: Option<u64>,
 }
@@ -157,6 +161,8 @@ impl State {
             earliest_nanos: None,
             pause: None,
             barren_epochs: 0,
+            epoch_has_masks: false,
+            flushes: 0,
             stats_posted_nanos: None,
         }
     }

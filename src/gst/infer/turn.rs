@@ -36,6 +36,12 @@ impl Turn {
         (!holder.is_anothers()).then(|| self.have(holder))
     }
 
+    /// The turn, if no other thread has it.
+    pub fn try_take(&self) -> Option<Taken<'_>> {
+        let holder = self.holder();
+        (!holder.is_anothers()).then(|| self.have(holder))
+    }
+
     /// Waits for the turn even during a flush, which makes whoever has it give it up.
     pub fn take_to_flush(&self) -> Taken<'_> {
         let holder = self.wait_while(|holder| holder.is_anothers());

@@ -193,17 +193,18 @@ fn a_delay_ends_by_the_clock_where_no_frame_comes() {
     };
     engine.push(Some(frame(1)), time(0, 1000));
     engine.push(Some(frame(2)), time(40, 1070));
-    assert_eq!(engine.due_nanos(), Some(1100 * MS));
-    engine.pass_time(1099 * MS);
+    // A millisecond for leaving.
+    assert_eq!(engine.due_nanos(), Some(1099 * MS));
+    engine.pass_time(1099 * MS - 1);
     assert_eq!(engine.take(0), Outcome::NeedsFrames);
-    engine.pass_time(1100 * MS);
+    engine.pass_time(1099 * MS);
     assert_eq!(engine.take(0), Outcome::None);
     assert_eq!(
         (engine.take(1), engine.due_nanos()),
-        (Outcome::NeedsFrames, Some(1170 * MS))
+        (Outcome::NeedsFrames, Some(1169 * MS))
     );
     // The clock does not go back.
-    engine.pass_time(1170 * MS);
+    engine.pass_time(1169 * MS);
     engine.pass_time(0);
     assert_eq!((engine.take(1), engine.due_nanos()), (Outcome::None, None));
 }
