@@ -257,7 +257,7 @@ fn a_frame_that_does_not_leave_yet_costs_the_next_no_time() {
     let source_pad = bench.element.static_pad("src").unwrap();
     source_pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
         // Nobody sends for later frames.
-        let _ = blocked.lock().unwrap().recv();
+        let _ = blocked.lock().unwrap().recv_timeout(Duration::from_secs(5));
         gst::PadProbeReturn::Ok
     });
     bench.push(gray_frame(SIZE, 1, 0)).unwrap();
@@ -295,7 +295,8 @@ fn a_flush_by_whoever_gets_the_last_frames_takes_away_what_drove_them_out() {
         let mut frame = gray_frame(SIZE, 2, 1);
         frame.get_mut().unwrap().set_flags(gst::BufferFlags::DISCONT);
         match by_frame {
-            true => assert_eq!(bench.push(frame), Err(gst::FlowError::Flushing)),
+            // Upstream goes on: it was told of the flush already.
+            true => assert!(bench.push(frame).is_ok()),
             false => bench.segment(),
         }
         // Of the new start there is nothing yet.

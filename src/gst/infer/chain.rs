@@ -2,7 +2,7 @@
 
 use super::imp::{CAT, Infer};
 use super::report::is_told;
-use super::state::{Eye, Held, State};
+use super::state::{Came, Eye, Held, State};
 use crate::geometry::Rect;
 use crate::passage::Passage;
 use crate::segmenter::{ModelFrame, SegmentError};
@@ -21,6 +21,9 @@ const BACKWARDS_NANOS: u64 = 100_000_000;
 /// Epochs in a row that broke off before a mask came, for the viewer to be told.
 const BARREN_EPOCHS: u32 = 5;
 
+/// A frame that comes so soon after the one before has been dealt with has waited for that.
+const AT_THE_DOOR_NANOS: u64 = 5_000_000;
+
 /// What to do about the first item that waits.
 enum Next {
     Push(gst::Buffer),
@@ -34,7 +37,24 @@ enum Next {
 impl Infer {
     pub(super) fn sink_chain(&self, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         // Before anything that may wait: the delay runs from here.
-        let arrival_nanos = self.now_nanos();
+        let now_nanos = self.now_nanos();
+        let arrival_nanos = match self.state().as_mut() {
+            Some(state) => state.arrives(&buffer, now_nanos),
+            None => return Err(gst::FlowError::Flushing),
+        };
+        let flow = self.chain_frame(buffer, now_nanos, arrival_nanos);
+        if let Some(came) = self.state().as_mut().and_then(|state| state.came.as_mut()) {
+            came.over_nanos = self.now_nanos();
+        }
+        flow
+    }
+
+    fn chain_frame(
+        &self,
+        buffer: gst::Buffer,
+        now_nanos: u64,
+        arrival_nanos: u64,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let flushes = self.flushes();
         if let Some(error) = self.state().as_mut().and_then(|state| state.flow_of_held.take()) {
             return Err(error);
@@ -42,7 +62,7 @@ impl Infer {
         self.tend();
         let follows_pause = self.state().as_mut().is_some_and(|state| {
             let running_nanos = state.running_nanos(&buffer);
-            state.follows_pause(running_nanos, arrival_nanos)
+            state.follows_pause(running_nanos, now_nanos)
         });
         if self.is_under_way() && ((follows_pause && self.is_live()) || self.breaks_off(&buffer)) {
             gst::debug!(CAT, imp = self, "discontinuity");
@@ -178,7 +198,7 @@ impl Infer {
             state.give_back(eye);
             // Somebody downstream has seeked on this thread, while frames before this one left: it is of before as well.
             if state.flushes != flushes {
-                return Err(gst::FlowError::Flushing);
+                return Ok(());
             }
             let (index, trouble) = state.show(seen.transpose()?, time);
             state.exchange();
@@ -423,6 +443,25 @@ impl State {
         (self.barren_epochs >= BARREN_EPOCHS).then(|| {
             "the source says of frame after frame that it does not follow the one before (DISCONT): no masks".into()
         })
+    }
+
+    /// When the frame in `buffer` came, now that it is here. Had the one before not been held up, by a sink that waits
+    /// for its time, this one would have come as long after it as their timestamps say.
+    fn arrives(&mut self, buffer: &gst::BufferRef, now_nanos: u64) -> u64 {
+        let running_nanos = self.running_nanos(buffer);
+        let unhindered = self.came.as_ref().and_then(|before| {
+            let apart = running_nanos?.checked_sub(before.time.running_nanos?)?;
+            let expected = before.time.arrival_nanos.saturating_add(apart);
+            let stood_at_the_door = now_nanos.saturating_sub(before.over_nanos) < AT_THE_DOOR_NANOS;
+            (apart > 0 && stood_at_the_door && before.over_nanos > expected).then_some(expected)
+        });
+        let arrival_nanos = unhindered.map_or(now_nanos, |expected| expected.min(now_nanos));
+        let time = FrameTime {
+            running_nanos,
+            arrival_nanos,
+        };
+        self.came = Some(Came { time, over_nanos: 0 });
+        arrival_nanos
     }
 
     /// The stream's eye, where the engine wants to see the frame of `time`.

@@ -23,7 +23,7 @@ impl Infer {
                 self.discard_waiting();
                 if let Some(state) = self.state().as_mut() {
                     state.segment = gst::FormattedSegment::new();
-                    state.earliest_nanos = None;
+                    (state.earliest_nanos, state.came) = (None, None);
                     state.flow_of_held = None;
                     (state.barren_epochs, state.epoch_has_masks) = (0, false);
                     state.flushes += 1;
@@ -38,7 +38,7 @@ impl Infer {
             }
             _ if event.is_serialized() => {
                 let _turn = self.turn.take().ok_or(gst::FlowError::Flushing)?;
-                self.serialized_event(event)?
+                self.serialized_event(event)
             }
             _ => self.forward(event),
         };
@@ -50,7 +50,7 @@ impl Infer {
     }
 
     /// An event that comes between frames; whether it was taken.
-    fn serialized_event(&self, event: gst::Event) -> Result<bool, gst::FlowError> {
+    fn serialized_event(&self, event: gst::Event) -> bool {
         use gst::EventView;
         let flushes = self.flushes();
         let ends_epoch = match event.view() {
@@ -65,14 +65,14 @@ impl Infer {
         }
         // Somebody downstream has seeked on this thread, while frames left: this is of before as well.
         if self.flushes() != flushes {
-            return Err(gst::FlowError::Flushing);
+            return true;
         }
-        Ok(match event.view() {
+        match event.view() {
             EventView::Caps(caps) if self.has_caps(caps.caps()) => self.queue_event(event),
             EventView::Caps(caps) => {
                 if let Err(message) = self.set_caps(caps.caps()) {
                     self.post_error_message(message);
-                    return Ok(false);
+                    return false;
                 }
                 self.forward(event)
             }
@@ -80,7 +80,7 @@ impl Infer {
                 Some(time) => {
                     if let Some(state) = self.state().as_mut() {
                         state.segment = time.clone();
-                        state.earliest_nanos = None;
+                        (state.earliest_nanos, state.came) = (None, None);
                     }
                     self.forward(event)
                 }
@@ -100,7 +100,7 @@ impl Infer {
                 self.forward(event)
             }
             _ => self.queue_event(event),
-        })
+        }
     }
 
     /// Upstream sends no more frames that would hear what came of the last ones.

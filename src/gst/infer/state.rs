@@ -57,8 +57,17 @@ pub(super) struct State {
     pub epoch_has_masks: bool,
     /// How often the stream has been flushed.
     pub flushes: u64,
+    /// The frame before.
+    pub came: Option<Came>,
     /// When the numbers were last posted.
     pub stats_posted_nanos: Option<u64>,
+}
+
+/// A frame that came in.
+pub(super) struct Came {
+    pub time: FrameTime,
+    /// When the next could come, of the element's clock; 0 while it cannot.
+    pub over_nanos: u64,
 }
 
 /// A pause. A live source's picture goes on meanwhile, and running time does not: frames of before and after must not
@@ -163,6 +172,7 @@ impl State {
             barren_epochs: 0,
             epoch_has_masks: false,
             flushes: 0,
+            came: None,
             stats_posted_nanos: None,
         }
     }
