@@ -344,11 +344,7 @@ impl LiveEngine {
         let Some(frame) = self.waiting.front().copied().filter(|frame| frame.index == index) else {
             return Outcome::Unknown;
         };
-        let delay_nanos = self.config.delay_nanos;
-        let held_long_enough = self.now_nanos >= self.end_of_delay_nanos(frame.time)
-            || self
-                .newest
-                .is_none_or(|newest| newest.since_nanos(frame.time) >= delay_nanos);
+        let held_long_enough = self.now_nanos >= self.end_of_delay_nanos(frame.time) || self.is_overfull();
         if !self.ended && !held_long_enough {
             return Outcome::NeedsFrames;
         }

@@ -38,11 +38,15 @@ impl Infer {
     pub(super) fn sink_chain(&self, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         // Before anything that may wait: the delay runs from here.
         let now_nanos = self.now_nanos();
-        let arrival_nanos = match self.state().as_mut() {
-            Some(state) => state.arrives(&buffer, now_nanos),
-            None => return Err(gst::FlowError::Flushing),
+        let (arrival_nanos, flushes) = {
+            let mut state = self.state();
+            let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
+            if let Some(error) = state.flow_of_held.take() {
+                return Err(error);
+            }
+            (state.arrives(&buffer, now_nanos), state.flushes)
         };
-        let flow = self.chain_frame(buffer, now_nanos, arrival_nanos);
+        let flow = self.chain_frame(buffer, (now_nanos, arrival_nanos), flushes);
         if let Some(came) = self.state().as_mut().and_then(|state| state.came.as_mut()) {
             came.over_nanos = self.now_nanos();
         }
@@ -52,13 +56,9 @@ impl Infer {
     fn chain_frame(
         &self,
         buffer: gst::Buffer,
-        now_nanos: u64,
-        arrival_nanos: u64,
+        (now_nanos, arrival_nanos): (u64, u64),
+        flushes: u64,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let flushes = self.flushes();
-        if let Some(error) = self.state().as_mut().and_then(|state| state.flow_of_held.take()) {
-            return Err(error);
-        }
         self.tend();
         let follows_pause = self.state().as_mut().is_some_and(|state| {
             let running_nanos = state.running_nanos(&buffer);

@@ -34,35 +34,15 @@ impl Delay {
     fn plan(&self) -> MutexGuard<'_, Plan> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Frames are due at that time, the next ones.
-    fn set(&self, due_nanos: Option<u64>) {
-        let mut plan = self.plan();
-        let before = std::mem::replace(&mut plan.due_nanos, due_nanos);
-        // A thread that wakes too early looks again.
-        let is_earlier = due_nanos.is_some_and(|due| before.is_none_or(|before| due < before));
-        if is_earlier {
-            drop(plan);
-            self.changed.notify_all();
-        }
-    }
 }
 
 impl Infer {
-    /// Has the frames that are still held leave in time.
+    /// Has the frames that are still held leave in time. Both threads plan: what one has seen must not take the place of
+    /// what the other has seen since, so the plan stays locked meanwhile.
     pub(super) fn plan_release(&self) {
-        let Some(due_nanos) = self.state().as_ref().map(State::due_nanos) else {
-            return;
-        };
-        if due_nanos.is_some() {
-            self.start_releasing();
-        }
-        self.delay.set(due_nanos);
-    }
-
-    fn start_releasing(&self) {
         let mut plan = self.delay.plan();
-        if plan.may_run && !plan.runs {
+        let due_nanos = self.state().as_ref().and_then(State::due_nanos);
+        if due_nanos.is_some() && plan.may_run && !plan.runs {
             plan.runs = true;
             let element = self.obj().downgrade();
             let task = move || match element.upgrade() {
@@ -73,6 +53,12 @@ impl Infer {
             if let Err(error) = self.srcpad.start_task(task) {
                 gst::error!(CAT, imp = self, "held frames wait for later ones: {error}");
             }
+        }
+        let before = std::mem::replace(&mut plan.due_nanos, due_nanos);
+        drop(plan);
+        // A thread that wakes too early looks again.
+        if due_nanos.is_some_and(|due| before.is_none_or(|before| due < before)) {
+            self.delay.changed.notify_all();
         }
     }
 

@@ -27,7 +27,8 @@ pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 const EXAMPLE: &str = "gst-launch-1.0 filesrc location=in.mp4 ! decodebin ! videoconvert ! masaminfer \
                        model=demo.safetensors ! masamoverlay ! videoconvert ! autovideosink";
 
-/// The element. Of its locks only one is held at a time, but for the turn, which comes before all others.
+/// The element. Of its locks only one is held at a time, but for the turn and the plan of
+/// [`Delay`], which come before the state's.
 pub struct Infer {
     pub(super) sinkpad: gst::Pad,
     pub(super) srcpad: gst::Pad,
