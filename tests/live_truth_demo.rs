@@ -376,10 +376,9 @@ fn a_mask_of_the_demo_model_is_as_old_as_it_says() {
             "frame {shown}, the mask of {made}: {truth} ns"
         );
     }
+    // However long the model itself takes here: passes were held up, and not all of them for as long.
     let ages: Vec<u64> = seen.masks.iter().map(|mask| mask.3).collect();
-    assert!(
-        ages.iter().max() > Some(&100_000_000) && ages.iter().min() < Some(&100_000_000),
-        "{ages:?}"
-    );
+    let spread = ages.iter().max().unwrap() - ages.iter().min().unwrap();
+    assert!(spread > 100_000_000, "{ages:?}");
     assert!(seen.unread * 20 < seen.masks.len(), "{} unread", seen.unread);
 }
