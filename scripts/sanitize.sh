@@ -1,7 +1,8 @@
 #!/bin/bash
 # Looks for data races, lost wake-ups and misuse of memory: scripts/sanitize.sh loom|thread|valgrind.
 #
-#   loom      worker, ports and supervisor in every order of their threads (tests/interleavings.rs); any compiler
+#   loom      worker, ports, supervisor and alarm in every order of their threads (tests/interleavings.rs,
+#             src/stream/alarm.rs); any compiler
 #   thread    ThreadSanitizer on the tests of the streams and of masaminfer; nightly compiler with rust-src
 #   valgrind  memcheck on pipelines with the plugin, exact and live; valgrind, gst-launch-1.0, `make plugin`
 #
@@ -14,8 +15,12 @@ case ${1:-} in
   loom)
     export CARGO_TARGET_DIR=$target/loom RUSTFLAGS="--cfg masam_loom"
     # Only the threads' code is of interest: what it depends on need not be fast.
-    cargo test --locked --no-default-features --test interleavings --config 'profile.dev.package."*".opt-level=0' \
-      -- --test-threads 1 --nocapture
+    test() {
+      cargo test --locked --no-default-features --config 'profile.dev.package."*".opt-level=0' "$@" \
+        --test-threads 1 --nocapture
+    }
+    test --test interleavings --
+    test --lib -- ::interleavings::
     ;;
   thread)
     # The standard library is built with the sanitizer as well; C libraries are not: scripts/sanitize/thread. What
@@ -49,7 +54,7 @@ case ${1:-} in
     done
     ;;
   *)
-    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

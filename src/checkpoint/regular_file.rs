@@ -6,7 +6,7 @@
 use crate::error::{Error, Result};
 use std::fs::{File, FileType, Metadata};
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 /// Opens the regular file at `path` for reading; with it its length in bytes.
@@ -61,7 +61,9 @@ pub(crate) fn read(path: &Path, mut file: File, length: u64, max_bytes: u64) -> 
 
 /// Whether two paths lead to one file: by device and inode where both are there, hard and symbolic links included; by
 /// folder and name where neither is there yet.
+#[cfg(feature = "cli")]
 pub(crate) fn same(a: &Path, b: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
     let identity = |path: &Path| {
         let metadata = std::fs::metadata(path).ok()?;
         Some((metadata.dev(), metadata.ino()))

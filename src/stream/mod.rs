@@ -12,6 +12,7 @@
 //! * [`carry`]: masks moved along with what they cover.
 //! * [`worker`]: the one thread that owns the [`Segmenter`](crate::segmenter::Segmenter), which it opens anew after
 //!   faults as [`restart`] says; [`supervisor`] replaces one that hangs.
+//! * `alarm`, `turn`: how the thread that lets go of held frames gets on with the streaming thread.
 //! * [`faulty`]: a model that fails on purpose, for tests.
 //! * [`square`]: a frame of any size to the model's square; [`offline`]: recorded frames through all of this.
 //! * [`stats`], [`time`]: what is measured, and in what.
@@ -39,6 +40,8 @@
 //! # Ok::<(), masam::Error>(())
 //! ```
 
+#[cfg(any(feature = "gst", all(test, masam_loom)))]
+pub(crate) mod alarm;
 mod batch;
 mod blame;
 pub mod carry;
@@ -60,6 +63,8 @@ pub mod stats;
 pub mod supervisor;
 mod sync;
 pub mod time;
+#[cfg(any(feature = "gst", all(test, masam_loom)))]
+pub(crate) mod turn;
 pub mod window;
 pub mod worker;
 

@@ -1,11 +1,11 @@
-//! The locks and threads of worker, ports and supervisor: the standard library's, or loom's under `--cfg masam_loom`,
+//! The locks and threads of worker, ports, supervisor and whatever else waits: the standard library's, or loom's under `--cfg masam_loom`,
 //! so that `tests/interleavings.rs` can run the very same code in every order (`scripts/sanitize.sh loom`).
 
 #[cfg(masam_loom)]
 pub(super) use loom::{
     sync::mpsc::channel,
     sync::{Condvar, Mutex, MutexGuard},
-    thread::{Builder, JoinHandle},
+    thread::{Builder, JoinHandle, ThreadId, current},
 };
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use std::time::Duration;
 pub(super) use std::{
     sync::mpsc::channel,
     sync::{Condvar, Mutex, MutexGuard},
-    thread::{Builder, JoinHandle},
+    thread::{Builder, JoinHandle, ThreadId, current},
 };
 
 /// Waits until `waiting` no longer holds, at most `within`.

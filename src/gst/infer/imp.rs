@@ -1,11 +1,11 @@
 //! The element's class: object, properties, pads and state changes.
 
-use super::delay::Delay;
 use super::session::{Session, clock};
 use super::settings::{self, Settings};
 use super::state::{Pause, State};
-use super::turn::Turn;
 use crate::prompt::FramePrompt;
+use crate::stream::alarm::Alarm;
+use crate::stream::turn::Turn;
 use crate::stream::{Clock, LeftThreads, Open};
 use gst::glib;
 use gst::prelude::*;
@@ -27,8 +27,8 @@ pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 const EXAMPLE: &str = "gst-launch-1.0 filesrc location=in.mp4 ! decodebin ! videoconvert ! masaminfer \
                        model=demo.safetensors ! masamoverlay ! videoconvert ! autovideosink";
 
-/// The element. Of its locks only one is held at a time, but for the turn and the plan of
-/// [`Delay`], which come before the state's.
+/// The element. Of its locks only one is held at a time, but for the turn and that of the alarm, which come before the
+/// state's.
 pub struct Infer {
     pub(super) sinkpad: gst::Pad,
     pub(super) srcpad: gst::Pad,
@@ -37,7 +37,8 @@ pub struct Infer {
     session: Mutex<Option<Session>>,
     state: Mutex<Option<State>>,
     pub(super) turn: Turn,
-    pub(super) delay: Delay,
+    /// For the oldest frame that `video-delay` holds.
+    pub(super) delay: Alarm,
     /// Threads of forward passes that were left to themselves.
     pub(super) left: LeftThreads,
     /// When the element went down to READY, of the clock; 0 while it has not.
@@ -208,7 +209,7 @@ impl ObjectSubclass for Infer {
             .activatemode_function(|_, parent, _, active| {
                 let act = |infer: &Infer| {
                     match active {
-                        true => infer.allow_releasing(),
+                        true => infer.delay.allow(),
                         false => infer.stop_releasing(),
                     }
                     Ok(())
@@ -231,7 +232,7 @@ impl ObjectSubclass for Infer {
             session: Mutex::default(),
             state: Mutex::default(),
             turn: Turn::default(),
-            delay: Delay::default(),
+            delay: Alarm::default(),
             left: LeftThreads::default(),
             readied_nanos: AtomicU64::new(0),
             clock: clock(),

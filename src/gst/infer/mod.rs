@@ -36,7 +36,6 @@ mod report;
 mod session;
 mod settings;
 mod state;
-mod turn;
 
 pub use settings::{Emit, Mode};
 

@@ -1,13 +1,14 @@
 //! Whose turn it is to send frames and events on: the streaming thread's, or that of the thread which lets go of held
 //! frames when their time is over. What one of them has begun to send stays in its order.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{ThreadId, current};
+use super::sync::{Condvar, Mutex, MutexGuard, ThreadId, current, wait_while};
+use std::sync::PoisonError;
+use std::time::Duration;
 
 /// A lock that a flush ends the wait for, and that its owner may take again: an event handler of downstream may seek,
 /// and the flush comes back through the element on the same thread.
 #[derive(Default)]
-pub(super) struct Turn {
+pub(crate) struct Turn {
     holder: Mutex<Holder>,
     freed: Condvar,
 }
@@ -27,7 +28,7 @@ impl Holder {
 }
 
 /// The turn, until dropped.
-pub(super) struct Taken<'a>(&'a Turn);
+pub(crate) struct Taken<'a>(&'a Turn);
 
 impl Turn {
     /// Waits for the turn; `None` once a flush has begun while another thread has it.
@@ -55,9 +56,7 @@ impl Turn {
     }
 
     fn wait_while(&self, waits: impl Fn(&Holder) -> bool) -> MutexGuard<'_, Holder> {
-        self.freed
-            .wait_while(self.holder(), |holder| waits(holder))
-            .unwrap_or_else(PoisonError::into_inner)
+        wait_while(&self.freed, self.holder(), Duration::MAX, |holder| waits(holder))
     }
 
     fn have(&self, mut holder: MutexGuard<'_, Holder>) -> Taken<'_> {
@@ -85,7 +84,7 @@ impl Drop for Taken<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(masam_loom)))]
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicBool, Ordering};
