@@ -247,6 +247,11 @@ impl Bench {
         }
     }
 
+    /// Whether the executor runs where the device is a CPU.
+    pub(super) fn executes(&self) -> bool {
+        !self.plain && !self.against_pytorch
+    }
+
     fn is_executed(&self, place: &Place) -> bool {
         place.device.is_cpu() && !self.plain
     }
@@ -261,7 +266,9 @@ impl Bench {
         let all: Vec<usize> = (0..images).collect();
         let newest: Vec<usize> = (1..=self.batch).map(|clip| clip * self.frames - 1).collect();
         let mut ids = vec![0u8; images * pixels];
-        let mut states: Vec<State<N>> = (0..self.batch).map(|_| State::new(config)).collect();
+        // Of streams, which clips have no need of.
+        let streams = if self.step { self.batch } else { 0 };
+        let mut states: Vec<State<N>> = (0..streams).map(|_| State::new(config)).collect();
         let mut times = Times::default();
         for run in 0..self.warmup + self.runs {
             let counts = run >= self.warmup;

@@ -80,6 +80,14 @@ pub fn main() -> ExitCode {
         // `masam inspect … | head` ends quietly, like other programs; a run goes on until its file is finished.
         sigpipe::reset();
     }
+    let executes = match &arguments.command {
+        Command::Run(_) | Command::Latency(_) => true,
+        Command::Bench(command) => command.executes(),
+        _ => false,
+    };
+    if executes {
+        memory::give_back_what_is_freed();
+    }
     let result = match arguments.command {
         Command::Run(command) => command.run(),
         Command::Convert(command) => command.run(),
