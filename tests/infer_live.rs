@@ -7,6 +7,7 @@ use gstreamer as gst;
 use masam::geometry::Size;
 use masam::gst::meta::MaskMeta;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use stream_support::{Bench, Fake, Out, class_of, gray_frame, infer_with, rgb_caps, status_of};
 
@@ -128,17 +129,16 @@ fn a_delay_gives_each_frame_its_own_mask_and_is_in_the_latency() {
     assert_eq!(bench.latency(), (true, gst::ClockTime::from_mseconds(3 + 100)));
     let mut allocation = gst::query::Allocation::new(Some(&rgb_caps(SIZE, 25)), true);
     assert!(bench.src.peer_query(&mut allocation));
-    assert_eq!(allocation.allocation_pools().next().unwrap().2, 4);
+    // Three frames of delay, and as many for a sink that keeps one waiting.
+    assert_eq!(allocation.allocation_pools().next().unwrap().2, 6);
     let mut shown = Vec::new();
     for index in 0..30_u8 {
         bench.push(gray_frame(SIZE, index, index.into())).unwrap();
         bench.wait_for_passes(u64::from(index) + 1);
-        let frames = bench.frames();
-        assert!(frames.len() <= 1 || index == 0, "one comes, one leaves");
-        shown.extend(frames);
+        shown.extend(bench.frames());
     }
     bench.end();
-    shown.extend(bench.frames());
+    shown.extend(buffers(frames_in_time(&bench, 30 - shown.len())));
     assert_eq!(shown.len(), 30);
     for (index, frame) in shown.iter().enumerate() {
         assert_eq!((class_of(frame), age_ms(frame)), (Some(index as u8), 0));
@@ -149,6 +149,14 @@ fn a_delay_gives_each_frame_its_own_mask_and_is_in_the_latency() {
 fn in_order(bench: &Bench) -> Vec<Out> {
     let overtakes = |out: &Out| matches!(out, Out::Event(event) if !event.is_serialized());
     bench.take().into_iter().filter(|out| !overtakes(out)).collect()
+}
+
+fn buffers(out: Vec<Out>) -> Vec<gst::Buffer> {
+    let frame = |out| match out {
+        Out::Frame(frame) => Some(frame),
+        Out::Event(_) => None,
+    };
+    out.into_iter().filter_map(frame).collect()
 }
 
 /// What leaves until `count` frames have.
@@ -219,8 +227,10 @@ fn a_flush_takes_held_frames_away_and_the_end_lets_them_go() {
         std::thread::yield_now();
     }
     bench.wait_for_passes(bench_passes(&fake));
+    let ended = Instant::now();
     bench.end();
-    let frames = bench.frames();
+    let frames = buffers(frames_in_time(&bench, 1));
+    assert!(ended.elapsed() < Duration::from_millis(250), "nothing follows it");
     assert_eq!((frames.len(), class_of(&frames[0])), (1, Some(2)));
 }
 
@@ -278,12 +288,63 @@ fn a_frame_that_does_not_leave_yet_costs_the_next_no_time() {
     );
 }
 
+/// A camera must not wait for a sink that shows frames in their time: it would lose those that come meanwhile.
+#[test]
+fn a_sink_that_waits_for_the_time_of_held_frames_holds_up_no_camera() {
+    const DELAY: Duration = Duration::from_millis(400);
+    const FRAME: Duration = Duration::from_millis(40);
+    let fake = Fake::new();
+    let bench = bench(&fake, true, &[("video-delay", "400000000")]);
+    let begun = Instant::now();
+    let left = Arc::new(Mutex::new(Vec::new()));
+    let leaves = Arc::clone(&left);
+    let source_pad = bench.element.static_pad("src").unwrap();
+    source_pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        let shown = info.buffer().unwrap().pts().unwrap();
+        leaves.lock().unwrap().push((shown, begun.elapsed()));
+        // One frame later than it could: others in the pipeline are slower.
+        let due = Duration::from_nanos(shown.nseconds()) + DELAY + FRAME;
+        std::thread::sleep(due.saturating_sub(begun.elapsed()));
+        gst::PadProbeReturn::Ok
+    });
+    let (mut came, mut longest) = (Vec::new(), Duration::ZERO);
+    for index in (0..50_u8).filter(|index| !(10..15).contains(index)) {
+        let mut frame = gray_frame(SIZE, index, index.into());
+        let shown = frame.pts().unwrap();
+        // Frames are missing in front of one, and none in front of the other.
+        if [15, 20].contains(&index) {
+            frame.get_mut().unwrap().set_flags(gst::BufferFlags::DISCONT);
+        }
+        std::thread::sleep(Duration::from_nanos(shown.nseconds()).saturating_sub(begun.elapsed()));
+        let comes = begun.elapsed();
+        came.push((shown, comes));
+        if index == 30 {
+            let gap = gst::event::Gap::builder(shown).build();
+            assert!(bench.src.push_event(gap));
+            bench.element.set_property("prompt", "box=1,1,8,8");
+        }
+        bench.push(frame).unwrap();
+        longest = longest.max(begun.elapsed() - comes);
+    }
+    bench.end();
+    frames_in_time(&bench, came.len());
+    let left = left.lock().unwrap();
+    assert_eq!(left.len(), came.len());
+    for (&(shown, came), &(leaving, left)) in came.iter().zip(left.iter()) {
+        assert_eq!(shown, leaving);
+        // Two frames of it: the sink keeps one waiting while the next is due.
+        let held = left - came;
+        let early = held + FRAME < DELAY && shown < gst::ClockTime::from_mseconds(1500);
+        assert!(!early, "{shown}: {held:?}");
+    }
+    assert!(longest < DELAY / 2, "the camera had to wait for {longest:?}");
+}
+
 #[test]
 fn a_flush_by_whoever_gets_the_last_frames_takes_away_what_drove_them_out() {
     for by_frame in [true, false] {
         let fake = Fake::new();
-        let bench = bench(&fake, true, &[("video-delay", "10000000000")]);
-        bench.push(gray_frame(SIZE, 1, 0)).unwrap();
+        let bench = bench(&fake, true, &[("video-delay", "100000000")]);
         let source = bench.src.clone();
         let source_pad = bench.element.static_pad("src").unwrap();
         source_pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
@@ -292,17 +353,23 @@ fn a_flush_by_whoever_gets_the_last_frames_takes_away_what_drove_them_out() {
             gst::PadProbeReturn::Remove
         });
         bench.take();
+        bench.push(gray_frame(SIZE, 1, 0)).unwrap();
         let mut frame = gray_frame(SIZE, 2, 1);
         frame.get_mut().unwrap().set_flags(gst::BufferFlags::DISCONT);
         match by_frame {
-            // Upstream goes on: it was told of the flush already.
             true => assert!(bench.push(frame).is_ok()),
             false => bench.segment(),
         }
-        // Of the new start there is nothing yet.
         let is_stop =
             |out: &Out| matches!(out, Out::Event(event) if event.type_() == gst::EventType::FlushStop);
-        let out = bench.take();
+        let mut out = Vec::new();
+        while !out.iter().any(is_stop) {
+            std::thread::sleep(Duration::from_millis(1));
+            out.extend(bench.take());
+        }
+        // Of the new start there is nothing yet.
+        std::thread::sleep(Duration::from_millis(150));
+        out.extend(bench.take());
         let stop = out.iter().position(is_stop).unwrap();
         let is_old = |out: &Out| match out {
             Out::Frame(frame) => frame.pts() == gray_frame(SIZE, 2, 1).pts(),
@@ -353,6 +420,40 @@ fn who_says_of_each_frame_that_it_does_not_follow_is_told_why_there_are_no_masks
             index >= 5,
             "frame {index}"
         );
+    }
+    fake.gate.set(true);
+}
+
+#[test]
+fn where_timestamps_lag_behind_the_clock_masks_age_by_arrival() {
+    let fake = Fake::new();
+    let bench = bench(&fake, true, &[("max-mask-age", "150000000")]);
+    let begun = Instant::now();
+    let mut made = None;
+    for index in 0..45_u64 {
+        std::thread::sleep((Duration::from_millis(40) * index as u32).saturating_sub(begun.elapsed()));
+        // The last frames get no masks of their own.
+        if index == 38 {
+            bench.wait_for_passes(bench_passes(&fake));
+            fake.gate.set(false);
+        }
+        let mut frame = gray_frame(SIZE, index as u8, 0);
+        let shown = gst::ClockTime::from_mseconds(4 * index);
+        frame.get_mut().unwrap().set_pts(shown);
+        let came = begun.elapsed();
+        bench.push(frame).unwrap();
+        let age = came - *made.get_or_insert(came);
+        let frame = bench.frames().remove(0);
+        match index {
+            0..38 => made = None,
+            _ => {
+                let claimed = class_of(&frame).map(|_| Duration::from_millis(age_ms(&frame)));
+                // By the timestamps it would be 4 ms a frame, and never too old.
+                let lies = claimed.is_some_and(|claimed| claimed + Duration::from_millis(30) < age);
+                assert!(!lies, "frame {index}: {claimed:?}, {age:?} have passed");
+                assert!(claimed.is_none() || age < Duration::from_millis(200));
+            }
+        }
     }
     fake.gate.set(true);
 }

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
-use stream_support::{Bench, Fake, Noise, class_of, gray_frame, init, rgb_caps};
+use stream_support::{Bench, Fake, Noise, class_of, gray_frame, init, rgb_caps, status_of};
 
 const SIZE: Size = Size {
     width_px: 32,
@@ -229,9 +229,12 @@ fn a_prompt_outside_the_frame_costs_the_masks_until_a_better_one_comes() {
     );
     bench.element.set_property("prompt", "box=10,5,20,9");
     bench.push(gray_frame(SIZE, 2, 1)).unwrap();
-    assert_eq!(
-        bench.frames().iter().map(class_of).collect::<Vec<_>>(),
-        [None, Some(2)]
+    let frames = bench.frames();
+    assert_eq!(frames.iter().map(class_of).collect::<Vec<_>>(), [None, Some(2)]);
+    let status = status_of(&frames[0]).unwrap_or_default();
+    assert!(
+        status.starts_with("no masks: prompt is box=10,5,40,9"),
+        "{status}"
     );
     assert_eq!(bench.complaints(), Vec::<String>::new());
 
@@ -285,7 +288,10 @@ fn a_prompt_follows_the_region_that_is_found() {
                 said.contains("the model sees only the region of interest"),
                 "{said}"
             );
-            assert!(MaskMeta::from_buffer(&last).is_none());
+            // The viewer hears of it as well.
+            let status = status_of(&last).unwrap_or_default();
+            assert!(status.starts_with("no masks: "), "{status}");
+            assert_eq!(class_of(&last), None);
             continue;
         }
         assert_eq!(said, "");

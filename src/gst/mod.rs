@@ -13,6 +13,7 @@ pub mod overlay;
 #[cfg(test)]
 mod passage_tests;
 pub(crate) mod planes;
+mod told;
 
 /// What `gst-inspect-1.0` and the loader read.
 #[allow(missing_docs, reason = "the items are written by GStreamer's macro")]

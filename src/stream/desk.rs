@@ -58,9 +58,9 @@ pub struct WorkerStats {
     pub largest_batch: usize,
 }
 
-/// Told of an answer before it can be taken, on the worker's thread, so that a viewer can prepare for it. The answer waits
+/// Told of the epoch and of an answer before it can be taken, on the worker's thread, so that a viewer can prepare for it. The answer waits
 /// a short time for what comes when that is done, if there is anything to wait for.
-pub type Preview = Arc<dyn Fn(&Reply) -> Option<Receiver<()>> + Send + Sync>;
+pub type Preview = Arc<dyn Fn(u64, &Reply) -> Option<Receiver<()>> + Send + Sync>;
 
 pub(super) enum Command {
     Run(Job),

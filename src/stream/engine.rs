@@ -235,20 +235,12 @@ impl Engine {
         }
     }
 
-    /// When the oldest frame that is held leaves at the latest, of the clock behind arrival times: live mode with a
+    /// When the oldest frame that is held leaves, of the clock behind arrival times, and 0 for at once: live mode with a
     /// delay.
     pub fn due_nanos(&self) -> Option<u64> {
         match self {
             Engine::Exact(_) => None,
             Engine::Live(live) => live.due_nanos(),
-        }
-    }
-
-    /// Whether frames come faster than they leave, so that whoever pushes them should wait: live mode with a delay.
-    pub fn is_overfull(&self) -> bool {
-        match self {
-            Engine::Exact(_) => false,
-            Engine::Live(live) => live.is_overfull(),
         }
     }
 

@@ -30,7 +30,10 @@ pub(super) struct Keeper {
     pub spec: Option<SegmenterSpec>,
     back_off: BackOff,
     blame: Blame,
+    /// Openings of the model after its first.
     pub restarts: u64,
+    /// It has been open.
+    pub was_open: bool,
     /// What the model is doing, for whoever waits.
     pub life: Arc<Life>,
     /// Why the model is not open.
@@ -84,7 +87,8 @@ impl Keeper {
             match self.open(open) {
                 Ok(segmenter) => {
                     self.segmenter = Some(segmenter);
-                    self.restarts += 1;
+                    // The first of a worker that takes another's place is counted by who made it.
+                    self.restarts += u64::from(std::mem::replace(&mut self.was_open, true));
                 }
                 Err(error) => {
                     self.trouble = error.to_string();

@@ -186,22 +186,18 @@ impl LiveEngine {
         self.now_nanos = self.now_nanos.max(now_nanos);
     }
 
-    /// When the oldest frame that is held leaves at the latest, of the clock behind arrival times. `None` where none is
-    /// held, or none for a time.
+    /// When the oldest frame that is held leaves, of the clock behind arrival times; 0 for at once, as frames come faster
+    /// than they are shown. `None` where none is held, or none for a time.
     pub fn due_nanos(&self) -> Option<u64> {
         let oldest = self.waiting.front().filter(|_| self.config.delay_nanos > 0)?;
-        Some(self.end_of_delay_nanos(oldest.time))
-    }
-
-    /// When a frame leaves by the clock: a little early, so that it has left when its delay is over.
-    fn end_of_delay_nanos(&self, time: FrameTime) -> u64 {
-        let delay_nanos = self.config.delay_nanos;
-        let margin_nanos = LEAVING_NANOS.min(delay_nanos / 4);
-        time.arrival_nanos.saturating_add(delay_nanos - margin_nanos)
+        Some(match self.is_overfull() {
+            true => 0,
+            false => end_of_delay_nanos(self.config.delay_nanos, oldest.time),
+        })
     }
 
     /// Whether frames come faster than they leave: the oldest that is held should have left by its timestamp.
-    pub fn is_overfull(&self) -> bool {
+    fn is_overfull(&self) -> bool {
         let oldest = self.waiting.front().map(|frame| frame.time);
         oldest
             .zip(self.newest)
@@ -344,7 +340,8 @@ impl LiveEngine {
         let Some(frame) = self.waiting.front().copied().filter(|frame| frame.index == index) else {
             return Outcome::Unknown;
         };
-        let held_long_enough = self.now_nanos >= self.end_of_delay_nanos(frame.time) || self.is_overfull();
+        let leaves_nanos = end_of_delay_nanos(self.config.delay_nanos, frame.time);
+        let held_long_enough = self.now_nanos >= leaves_nanos || self.is_overfull();
         if !self.ended && !held_long_enough {
             return Outcome::NeedsFrames;
         }
@@ -385,6 +382,13 @@ impl LiveEngine {
         }
         self.open.push_back((clip, place));
     }
+}
+
+/// When a frame that is held for `delay_nanos` leaves by the clock behind arrival times: a little early, so that it has left
+/// when its delay is over.
+pub fn end_of_delay_nanos(delay_nanos: u64, time: FrameTime) -> u64 {
+    let margin_nanos = LEAVING_NANOS.min(delay_nanos / 4);
+    time.arrival_nanos.saturating_add(delay_nanos - margin_nanos)
 }
 
 /// A request for the newest output, without its frames and prompt.

@@ -164,7 +164,10 @@ impl Supervisor {
         if inner.waits && inner.left.count() < MOST_DETACHED {
             inner.waits = false;
             match self.successor() {
-                Ok(worker) => (inner.worker, inner.off) = (Some(worker), None),
+                Ok(worker) => {
+                    (inner.worker, inner.off) = (Some(worker), None);
+                    inner.restarts_before += 1;
+                }
                 Err(error) => inner.off = Some(error.to_string()),
             }
         }
@@ -186,7 +189,7 @@ impl Supervisor {
         }
         let stats = worker.stats();
         inner.beats = (0, 0);
-        inner.restarts_before += stats.restarts + 1;
+        inner.restarts_before += stats.restarts;
         inner.passes_before += stats.passes;
         if stats.forward_nanos.percentile(50).is_some() {
             inner.forward_nanos = stats.forward_nanos;
@@ -203,6 +206,7 @@ impl Supervisor {
             match self.successor() {
                 Ok(worker) => {
                     inner.worker = Some(worker);
+                    inner.restarts_before += 1;
                     return Some(Incident::Replaced { after_nanos });
                 }
                 Err(error) => error.to_string(),
@@ -276,7 +280,7 @@ mod tests {
             }
         }
         assert!(supervisor.port(StreamId(1)).is_none() && supervisor.tend(900 * SECOND).is_none());
-        assert_eq!((supervisor.detached(), supervisor.stats().restarts), (2, 2));
+        assert_eq!((supervisor.detached(), supervisor.stats().restarts), (2, 1));
         leave.send(()).unwrap(); // both threads end
         leave.send(()).unwrap();
         assert_eq!(supervisor.stop(LONG), Stopped::Joined);

@@ -31,9 +31,115 @@ impl FrameTime {
     }
 }
 
+/// How long a source's timestamps are compared with the clock before that says anything.
+const WINDOW_NANOS: u64 = 500_000_000;
+
+/// Frames so far apart have been held up, or come so seldom that nothing can be said.
+const STALL_NANOS: u64 = 250_000_000;
+
+/// Windows in a row in which timestamps lag behind until they are no longer believed.
+const SLOW_WINDOWS: u32 = 2;
+
+/// Whether the timestamps of a live source keep up with the clock. Where less than half as much time passes by them as
+/// between the arrivals of frames, ages that rest on them would be lies.
+#[derive(Debug, Default)]
+pub struct Timekeeper {
+    /// First and last frame of the window.
+    window: Option<(FrameTime, FrameTime)>,
+    slow_windows: u32,
+}
+
+impl Timekeeper {
+    /// The time of a frame that has come: without its timestamp, while those of the source are not to be believed.
+    pub fn checked(&mut self, time: FrameTime) -> FrameTime {
+        let since = |from: FrameTime| Some(time.running_nanos?.saturating_sub(from.running_nanos?));
+        let goes_on = |last: FrameTime| {
+            time.running_nanos >= last.running_nanos && time.waited_nanos(last) <= STALL_NANOS
+        };
+        let first = match self.window {
+            Some((first, last)) if goes_on(last) => first,
+            _ => time,
+        };
+        self.window = Some((first, time));
+        let clock_nanos = time.waited_nanos(first);
+        if let Some(claimed_nanos) = since(first).filter(|_| clock_nanos >= WINDOW_NANOS) {
+            self.window = Some((time, time));
+            self.slow_windows = match claimed_nanos < clock_nanos / 2 {
+                true => self.slow_windows.saturating_add(1),
+                false => 0,
+            };
+        }
+        FrameTime {
+            running_nanos: time.running_nanos.filter(|_| self.slow_windows < SLOW_WINDOWS),
+            ..time
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn at(running_ms: u64, arrival_ms: u64) -> FrameTime {
+        FrameTime {
+            running_nanos: Some(running_ms * MS),
+            arrival_nanos: arrival_ms * MS,
+        }
+    }
+
+    #[test]
+    fn timestamps_that_lag_behind_the_clock_are_not_believed_until_they_keep_up() {
+        let mut keeper = Timekeeper::default();
+        let mut believed =
+            |running_ms, arrival_ms| keeper.checked(at(running_ms, arrival_ms)).running_nanos.is_some();
+        // A tenth of the time.
+        let slow: Vec<bool> = (0..40).map(|frame| believed(4 * frame, 40 * frame)).collect();
+        assert!(
+            slow[..26].iter().all(|&believed| believed) && !slow[26..].contains(&true),
+            "{slow:?}"
+        );
+        // As it should be, from 1600 ms on.
+        let good: Vec<bool> = (0..40)
+            .map(|frame| believed(160 + 40 * frame, 1600 + 40 * frame))
+            .collect();
+        assert!(
+            !good[0] && good[26..].iter().all(|&believed| believed),
+            "{good:?}"
+        );
+    }
+
+    #[test]
+    fn stalls_bursts_and_new_starts_are_no_lag() {
+        let mut keeper = Timekeeper::default();
+        let (mut running, mut arrival) = (0, 0);
+        for frame in 0..400 {
+            running += 33;
+            arrival += match frame % 30 {
+                0 => 800, // a stall; what was held up comes at once
+                1..=24 => 0,
+                _ => 33,
+            };
+            let at = at(running, arrival);
+            assert_eq!(keeper.checked(at), at, "frame {frame}");
+            if frame == 200 {
+                running = 0;
+            }
+        }
+        // Frames without timestamps, and so few that nothing can be said.
+        for frame in 0..10 {
+            let bare = FrameTime {
+                running_nanos: None,
+                arrival_nanos: arrival * MS + frame,
+            };
+            assert_eq!(keeper.checked(bare), bare);
+        }
+        for frame in 0..10 {
+            let seldom = at(running + frame, arrival + 1000 * frame);
+            assert_eq!(keeper.checked(seldom), seldom);
+        }
+    }
 
     #[test]
     fn running_time_counts_where_both_have_it() {

@@ -86,7 +86,7 @@ impl Worker {
             let first = keeper.open(&open);
             let spec = first.map(|segmenter| {
                 let spec = segmenter.spec().clone();
-                keeper.segmenter = Some(segmenter);
+                (keeper.segmenter, keeper.was_open) = (Some(segmenter), true);
                 spec
             });
             let go_on = spec.is_ok();
@@ -324,7 +324,7 @@ fn preview(shared: &Shared, jobs: &[Job], results: &[std::result::Result<Reply, 
         let reply = result.as_ref().ok()?;
         let lane_of = |desk: &Desk| desk.lanes.get(&job.request.stream)?.preview.clone();
         let preview = lane_of(&shared.desk())?;
-        preview(reply)
+        preview(job.epoch, reply)
     };
     let told: Vec<_> = jobs.iter().zip(results).filter_map(tell).collect();
     if told.is_empty() {

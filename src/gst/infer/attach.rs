@@ -40,6 +40,16 @@ pub(super) fn blank(spec: &SegmenterSpec) -> MaskMeta {
     }
 }
 
+/// A meta for frames that masks cannot be made for.
+pub(super) fn trouble(spec: &SegmenterSpec, frame: Size, error: &crate::Error) -> MaskMeta {
+    MaskMeta {
+        frame,
+        region: frame.rect(),
+        status: Some(format!("no masks: {error}")),
+        ..blank(spec)
+    }
+}
+
 impl Tag {
     pub fn new(spec: &SegmenterSpec) -> Self {
         let meta = blank(spec);
@@ -105,6 +115,14 @@ impl Stream {
 }
 
 impl State {
+    /// Tells the viewer why there are no masks for such frames at all, if that is so.
+    pub(super) fn attach_trouble(&mut self, buffer: &mut gst::Buffer, shown: FrameTime) {
+        if let Some(trouble) = &mut self.trouble {
+            trouble.running_time_nanos = shown.running_nanos;
+            trouble.attach(buffer.make_mut());
+        }
+    }
+
     /// What the viewer is told where a model takes so long that its masks are not young enough to be shown all the time:
     /// one is as old as a pass takes when it comes, and twice that when the next one comes.
     pub(super) fn slowness(&self, pace: Pace) -> Option<String> {

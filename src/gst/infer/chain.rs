@@ -1,19 +1,14 @@
-//! Frames: in, held until their turn has come, out.
+//! Frames on their way in: what they follow, whether they are looked at, where they are held.
 
 use super::imp::{CAT, Infer};
 use super::report::is_told;
-use super::state::{Came, Eye, Held, State};
+use super::state::{Came, Eye, State};
 use crate::geometry::Rect;
 use crate::passage::Passage;
 use crate::segmenter::{ModelFrame, SegmentError};
-use crate::stream::{FrameTime, Outcome, Wait};
-use gst::prelude::*;
+use crate::stream::FrameTime;
 use gst::subclass::prelude::*;
 use gstreamer as gst;
-use std::time::Duration;
-
-/// How often a chain function that waits looks whether the model hangs.
-const TEND_EVERY: Duration = Duration::from_millis(500);
 
 /// Timestamps that go back by more than this are a new start that nobody announced; less is a source's jitter.
 const BACKWARDS_NANOS: u64 = 100_000_000;
@@ -24,21 +19,11 @@ const BARREN_EPOCHS: u32 = 5;
 /// A frame that comes so soon after the one before has been dealt with has waited for that.
 const AT_THE_DOOR_NANOS: u64 = 5_000_000;
 
-/// What to do about the first item that waits.
-enum Next {
-    Push(gst::Buffer),
-    Forward(gst::Event),
-    /// Its mask is being computed.
-    Wait,
-    /// Nothing more can leave until something comes.
-    Rest,
-}
-
 impl Infer {
     pub(super) fn sink_chain(&self, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         // Before anything that may wait: the delay runs from here.
         let now_nanos = self.now_nanos();
-        let (arrival_nanos, flushes) = {
+        let (time, flushes) = {
             let mut state = self.state();
             let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
             if let Some(error) = state.flow_of_held.take() {
@@ -46,7 +31,7 @@ impl Infer {
             }
             (state.arrives(&buffer, now_nanos), state.flushes)
         };
-        let flow = self.chain_frame(buffer, (now_nanos, arrival_nanos), flushes);
+        let flow = self.chain_frame(buffer, now_nanos, time, flushes);
         if let Some(came) = self.state().as_mut().and_then(|state| state.came.as_mut()) {
             came.over_nanos = self.now_nanos();
         }
@@ -56,7 +41,8 @@ impl Infer {
     fn chain_frame(
         &self,
         buffer: gst::Buffer,
-        (now_nanos, arrival_nanos): (u64, u64),
+        now_nanos: u64,
+        time: FrameTime,
         flushes: u64,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
         self.tend();
@@ -69,9 +55,8 @@ impl Infer {
             self.end_epoch()?;
         }
         self.follow_prompt()?;
-        self.take_in(buffer, arrival_nanos, flushes)?;
-        let flow = self.release_after_frame();
-        self.plan_release();
+        self.take_in(buffer, time, flushes)?;
+        let flow = self.let_go();
         self.post_stats();
         flow
     }
@@ -157,26 +142,17 @@ impl Infer {
     }
 
     /// Shows a frame to the engine and queues it.
-    fn take_in(
-        &self,
-        mut buffer: gst::Buffer,
-        arrival_nanos: u64,
-        flushes: u64,
-    ) -> Result<(), gst::FlowError> {
-        let (time, is_scarce, eye) = {
+    fn take_in(&self, mut buffer: gst::Buffer, time: FrameTime, flushes: u64) -> Result<(), gst::FlowError> {
+        let (is_scarce, eye) = {
             let mut state = self.state();
             let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
             state.numbers.frames_in += 1;
-            let time = FrameTime {
-                running_nanos: state.running_nanos(&buffer),
-                arrival_nanos,
-            };
             let held = state.stream.as_ref().map_or(0, |stream| stream.held_frames);
             if let Some(stream) = &mut state.stream {
                 // The latest of the epoch: many small steps back are a large one.
                 stream.newest_nanos = time.running_nanos.max(stream.newest_nanos);
             }
-            (time, state.pools.is_scarce(&buffer, held), state.borrow_eye(time))
+            (state.pools.is_scarce(&buffer, held), state.borrow_eye(time))
         };
         // Pixels are read and copied without the lock: properties and queries stay answered.
         if is_scarce && let Ok(copy) = buffer.copy_deep() {
@@ -202,7 +178,7 @@ impl Infer {
             }
             let (index, trouble) = state.show(seen.transpose()?, time);
             state.exchange();
-            state.held.push_back(Held::Frame { buffer, index, time });
+            state.hold(buffer, index, time);
             (trouble, state.new_fault())
         };
         if let Some((error, count)) = trouble
@@ -241,177 +217,6 @@ impl Infer {
         let _passage = passage();
         Ok(eye.look(&format, buffer, region))
     }
-
-    /// Lets go of what may leave now that a frame has come. Where a frame that is being let go holds that up, as a sink
-    /// that waits for its time does, only a stream that comes too fast waits as well.
-    fn release_after_frame(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let waits = self.state().as_ref().is_none_or(State::has_to_wait);
-        let turn = match waits {
-            true => Some(self.turn.take().ok_or(gst::FlowError::Flushing)?),
-            false => self.turn.try_take(),
-        };
-        turn.map_or(Ok(gst::FlowSuccess::Ok), |_turn| self.release())
-    }
-
-    /// How often the stream has been flushed.
-    pub(super) fn flushes(&self) -> u64 {
-        self.state().as_ref().map_or(0, |state| state.flushes)
-    }
-
-    /// Lets go of everything whose turn has come, waiting for masks that are being computed. Who calls it has the turn.
-    pub(super) fn release(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
-        loop {
-            match self.next()? {
-                Next::Push(buffer) => {
-                    self.srcpad.push(buffer)?;
-                }
-                Next::Forward(event) => {
-                    let _ = self.srcpad.push_event(event);
-                }
-                Next::Wait => self.wait()?,
-                Next::Rest => return Ok(gst::FlowSuccess::Ok),
-            }
-        }
-    }
-
-    fn next(&self) -> Result<Next, gst::FlowError> {
-        let (mut failure, now_nanos) = (None, self.now_nanos());
-        let next = {
-            let mut state = self.state();
-            let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
-            state.next(&mut failure, now_nanos)
-        };
-        if let Some((error, count)) = failure
-            && is_told(count - 1, count)
-        {
-            self.warn_of_fault("a frame goes on without its mask", &error, count);
-        }
-        Ok(next)
-    }
-
-    /// Waits for an answer without holding the state.
-    fn wait(&self) -> Result<(), gst::FlowError> {
-        let (port, tend_every) = match &mut *self.state() {
-            Some(state) => {
-                let watchdog = Duration::from_nanos(state.session.settings.watchdog_nanos);
-                (
-                    state.stream.as_ref().and_then(|stream| stream.port.clone()),
-                    watchdog.min(TEND_EVERY),
-                )
-            }
-            None => return Err(gst::FlowError::Flushing),
-        };
-        let waited = port.map_or(Wait::Gone, |port| port.wait(tend_every));
-        if waited == Wait::TimedOut {
-            self.tend();
-        }
-        let grown = {
-            let mut state = self.state();
-            let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
-            let Some(stream) = &mut state.stream else {
-                return Ok(());
-            };
-            match waited {
-                Wait::Done(done) => stream.engine.accept(done),
-                Wait::Interrupted => return Err(gst::FlowError::Flushing),
-                Wait::Gone => state.exchange(),
-                Wait::Idle => stream
-                    .engine
-                    .abandon(&SegmentError::Forward("the model lost the clip".into())),
-                Wait::TimedOut => (),
-            }
-            state.latency_has_grown()
-        };
-        if grown {
-            gst::debug!(
-                CAT,
-                imp = self,
-                "forward passes take longer: the latency has to be asked for again"
-            );
-            self.post_message(gst::message::Latency::builder().src(&*self.obj()).build());
-        }
-        Ok(())
-    }
-
-    /// Gives every held frame its mask as if the stream ended here, and lets all go.
-    fn drain(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let _turn = self.turn.take().ok_or(gst::FlowError::Flushing)?;
-        if let Some(state) = self.state().as_mut() {
-            if let Some(stream) = &mut state.stream {
-                stream.engine.finish();
-            }
-            state.exchange();
-        }
-        self.release()
-    }
-
-    /// Lets all held frames go before something that takes their place in time. In live mode the window goes on
-    /// behind it; in exact mode it cannot span what is not there.
-    pub(super) fn drain_for_gap(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let live = self
-            .state()
-            .as_ref()
-            .and_then(|s| s.stream.as_ref())
-            .is_some_and(|stream| stream.live);
-        if live { self.drain() } else { self.end_epoch() }
-    }
-
-    /// Drains, and begins a new epoch.
-    pub(super) fn end_epoch(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let _turn = self.turn.take().ok_or(gst::FlowError::Flushing)?;
-        let flow = self.drain();
-        // After a failed push nothing that still waits can go anywhere.
-        if flow.is_err() {
-            self.discard_waiting()
-        } else {
-            self.begin_epoch()
-        }
-        flow
-    }
-
-    /// Forgets the window: later masks rest on later frames alone.
-    fn begin_epoch(&self) {
-        if let Some(state) = self.state().as_mut()
-            && let Some(stream) = &mut state.stream
-        {
-            stream.engine.begin_epoch();
-            stream.newest_nanos = None;
-            if let Some(port) = &stream.port {
-                port.reset();
-            }
-        }
-    }
-
-    /// Drops everything that waits. Sticky events other than those a flush voids stay on the source pad.
-    pub(super) fn discard_waiting(&self) {
-        let held = match self.state().as_mut() {
-            Some(state) => std::mem::take(&mut state.held),
-            None => return,
-        };
-        for item in held {
-            if let Held::Event(event) = item
-                && event.is_sticky()
-            {
-                let _ = self.srcpad.store_sticky_event(&event);
-            }
-        }
-        self.begin_epoch();
-    }
-
-    /// Has whoever waits give up, or lets waiting be possible again.
-    pub(super) fn interrupt(&self, interrupted: bool) {
-        self.turn.set_flushing(interrupted);
-        if let Some(state) = self.state().as_mut() {
-            state.interrupted = interrupted;
-            if let Some(port) = state.stream.as_ref().and_then(|stream| stream.port.as_ref()) {
-                if interrupted {
-                    port.interrupt()
-                } else {
-                    port.resume()
-                }
-            }
-        }
-    }
 }
 
 impl State {
@@ -439,16 +244,22 @@ impl State {
     }
 
     /// What the viewer is told where the stream begins anew so often that no mask ever comes.
-    fn restlessness(&self) -> Option<String> {
+    pub(super) fn restlessness(&self) -> Option<String> {
         (self.barren_epochs >= BARREN_EPOCHS).then(|| {
             "the source says of frame after frame that it does not follow the one before (DISCONT): no masks".into()
         })
     }
 
-    /// When the frame in `buffer` came, now that it is here. Had the one before not been held up, by a sink that waits
-    /// for its time, this one would have come as long after it as their timestamps say.
-    fn arrives(&mut self, buffer: &gst::BufferRef, now_nanos: u64) -> u64 {
-        let running_nanos = self.running_nanos(buffer);
+    /// The time of the frame in `buffer`, and when it came, now that it is here. Had the one before not been held up, by
+    /// a sink that waits for its time, this one would have come as long after it as their timestamps say. Timestamps of a
+    /// live source that do not keep up with the clock are left out.
+    fn arrives(&mut self, buffer: &gst::BufferRef, now_nanos: u64) -> FrameTime {
+        let here = FrameTime {
+            running_nanos: self.running_nanos(buffer),
+            arrival_nanos: now_nanos,
+        };
+        let keeper = self.timekeeper.as_mut();
+        let running_nanos = keeper.map_or(here, |keeper| keeper.checked(here)).running_nanos;
         let unhindered = self.came.as_ref().and_then(|before| {
             let apart = running_nanos?.checked_sub(before.time.running_nanos?)?;
             let expected = before.time.arrival_nanos.saturating_add(apart);
@@ -461,7 +272,7 @@ impl State {
             arrival_nanos,
         };
         self.came = Some(Came { time, over_nanos: 0 });
-        arrival_nanos
+        time
     }
 
     /// The stream's eye, where the engine wants to see the frame of `time`.
@@ -525,62 +336,6 @@ impl State {
                 (None, Some((error, self.numbers.frames_unread)))
             }
         }
-    }
-
-    fn next(&mut self, failure: &mut Option<(SegmentError, u64)>, now_nanos: u64) -> Next {
-        let index = match self.held.front() {
-            None => return Next::Rest,
-            Some(Held::Event(_)) => None,
-            Some(Held::Frame { index, .. }) => *index,
-        };
-        let outcome = match (index, &mut self.stream) {
-            (Some(index), Some(stream)) => {
-                stream.engine.pass_time(now_nanos);
-                stream.engine.take(index)
-            }
-            _ => Outcome::Unknown,
-        };
-        match outcome {
-            Outcome::NeedsFrames => return Next::Rest,
-            Outcome::Running => return Next::Wait,
-            _ => (),
-        }
-        let (mut buffer, time) = match self.held.pop_front() {
-            None => return Next::Rest,
-            Some(Held::Event(event)) => return Next::Forward(event),
-            Some(Held::Frame { buffer, time, .. }) => (buffer, time),
-        };
-        self.numbers.frames_out += 1;
-        let reason = match outcome {
-            Outcome::None => self
-                .slowness(self.session.supervisor.pace(now_nanos))
-                .or_else(|| self.restlessness()),
-            _ => None,
-        };
-        match (outcome, &mut self.stream) {
-            (Outcome::Mask(mask), Some(stream)) => {
-                let age_nanos = stream.attach_mask(buffer.make_mut(), &mask, time);
-                self.numbers.age_nanos.add(age_nanos);
-                self.epoch_has_masks = true;
-            }
-            (Outcome::Failed(error), Some(stream)) => {
-                stream.attach_nothing(buffer.make_mut(), time, format!("no mask: {error}"));
-                self.numbers.frames_bare += 1;
-                self.numbers.frames_failed += 1;
-                // In live mode faults are reported when they come up, and not for every frame.
-                if !stream.live {
-                    *failure = Some((error, self.numbers.frames_failed));
-                }
-            }
-            (Outcome::None, Some(stream)) => {
-                if let Some(reason) = reason {
-                    stream.attach_nothing(buffer.make_mut(), time, reason);
-                }
-                self.numbers.frames_bare += 1;
-            }
-            _ => self.numbers.frames_bare += 1,
-        }
-        Next::Push(buffer)
     }
 
     /// A fault of the live engine that has come up since the last call and is to be told, and how many there have been.

@@ -1,12 +1,12 @@
 //! The thread that lets go of frames held for `video-delay` when their time is over, whether or not later ones come.
 //!
 //! ```text
-//! chain: take in, release what is due, set the alarm for the rest ---> task of the source pad: sleep, release, set it
+//! streaming thread: hold, set the alarm ---> task of the source pad: sleep, let go, set the alarm
 //! ```
-//! While it waits in a sink for a frame's time, the streaming thread goes on taking frames in, as many as are to be held.
+//! It alone sends what is held, as a queue's does: a sink that waits for a frame's time holds up no camera.
 
 use super::imp::{CAT, Infer};
-use super::state::{State, Stream};
+use super::state::State;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gstreamer as gst;
@@ -43,14 +43,25 @@ impl Infer {
         }
         if let Err(error) = self.release() {
             gst::debug!(CAT, imp = self, "pushing held frames: {error}");
-            if error != gst::FlowError::Flushing
-                && let Some(state) = self.state().as_mut()
-                && state.flushes == flushes
-            {
-                state.flow_of_held = Some(error);
-            }
+            self.fails(error, flushes);
         }
         self.plan_release();
+    }
+
+    /// Pushing a held frame has failed: nothing that is held can go anywhere. The streaming thread hears of it with its
+    /// next frame; where there is none, the bus does.
+    fn fails(&self, error: gst::FlowError, flushes: u64) {
+        if error == gst::FlowError::Flushing || self.flushes() != flushes {
+            return;
+        }
+        let ends = self.discard_waiting();
+        if let Some(state) = self.state().as_mut() {
+            state.flow_of_held = Some(error);
+        }
+        if ends {
+            self.tell_flow_of_held();
+        }
+        self.room.notify_all();
     }
 
     /// Stops the thread, if there is one. Whatever it is pushing has to come back first.
@@ -64,20 +75,5 @@ impl Infer {
                 "could not stop the thread of held frames: {error}"
             );
         }
-    }
-}
-
-impl State {
-    /// When the oldest frame that is held leaves at the latest.
-    fn due_nanos(&self) -> Option<u64> {
-        let stream = self.stream.as_ref().filter(|_| !self.held.is_empty())?;
-        stream.engine.due_nanos()
-    }
-
-    /// Whether the streaming thread has to wait until frames have left: all of them but where others leave on the
-    /// thread of held frames, or more than are to be held.
-    pub(super) fn has_to_wait(&self) -> bool {
-        let is_overfull = |stream: &Stream| stream.engine.is_overfull();
-        self.due_nanos().is_none() || self.stream.as_ref().is_some_and(is_overfull)
     }
 }

@@ -1,8 +1,8 @@
 //! Events: what ends an epoch, what waits its turn, what goes ahead.
 
+use super::held::Held;
 use super::imp::{CAT, Infer};
 use super::picture::Format;
-use super::state::Held;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gstreamer as gst;
@@ -36,6 +36,8 @@ impl Infer {
                 self.interrupt(false);
                 self.forward(event)
             }
+            // It waits behind the frames that are held.
+            _ if event.is_serialized() && self.is_delayed() => self.serialized_event(event),
             _ if event.is_serialized() => {
                 let _turn = self.turn.take().ok_or(gst::FlowError::Flushing)?;
                 self.serialized_event(event)
@@ -59,7 +61,12 @@ impl Infer {
             _ => false,
         };
         if ends_epoch {
-            let _ = self.end_epoch();
+            if let Err(error) = self.end_epoch()
+                && error != gst::FlowError::Flushing
+                && let Some(state) = self.state().as_mut()
+            {
+                state.flow_of_held = Some(error);
+            }
         } else if let EventView::Gap(_) = event.view() {
             let _ = self.drain_for_gap();
         }
@@ -74,7 +81,7 @@ impl Infer {
                     self.post_error_message(message);
                     return false;
                 }
-                self.forward(event)
+                self.send(event)
             }
             EventView::Segment(segment) => match segment.segment().downcast_ref::<gst::ClockTime>() {
                 Some(time) => {
@@ -82,7 +89,7 @@ impl Infer {
                         state.segment = time.clone();
                         (state.earliest_nanos, state.came) = (None, None);
                     }
-                    self.forward(event)
+                    self.send(event)
                 }
                 None => {
                     let format = segment.segment().format();
@@ -94,7 +101,15 @@ impl Infer {
                     false
                 }
             },
-            EventView::Gap(_) => self.forward(event),
+            EventView::Gap(_) => self.send(event),
+            EventView::StreamStart(_) | EventView::Eos(_) if self.is_delayed() => {
+                // Nothing follows that would have to keep its distance.
+                let now_nanos = self.now_nanos();
+                if let Some(state) = self.state().as_mut() {
+                    state.hurry(now_nanos);
+                }
+                self.send(event)
+            }
             EventView::StreamStart(_) | EventView::Eos(_) => {
                 self.tell_flow_of_held();
                 self.forward(event)
@@ -104,7 +119,7 @@ impl Infer {
     }
 
     /// Upstream sends no more frames that would hear what came of the last ones.
-    fn tell_flow_of_held(&self) {
+    pub(super) fn tell_flow_of_held(&self) {
         let flow = self.state().as_mut().and_then(|state| state.flow_of_held.take());
         if let Some(error) = flow
             && error != gst::FlowError::Eos
@@ -118,13 +133,19 @@ impl Infer {
     }
 
     pub(super) fn src_event(&self, event: gst::Event) -> bool {
-        if let gst::EventView::Qos(qos) = event.view() {
-            let (_, _, jitter, timestamp) = qos.get();
-            if let (Some(timestamp), Some(state)) = (timestamp, self.state().as_mut()) {
-                // As the base class of filters has it: frames behind this one are as late, and ours takes time too.
-                let late = u64::try_from(jitter).map_or(0, |nanos| nanos.saturating_mul(2));
-                state.earliest_nanos = (late > 0).then(|| timestamp.nseconds().saturating_add(late));
+        match (event.view(), self.state().as_mut()) {
+            (gst::EventView::Qos(qos), Some(state)) => {
+                let (_, _, jitter, timestamp) = qos.get();
+                if let Some(timestamp) = timestamp {
+                    // As the base class of filters has it: frames behind this one are as late, and ours takes time too.
+                    let late = u64::try_from(jitter).map_or(0, |nanos| nanos.saturating_mul(2));
+                    state.earliest_nanos = (late > 0).then(|| timestamp.nseconds().saturating_add(late));
+                }
             }
+            (gst::EventView::Latency(latency), Some(state)) => {
+                state.pipeline_latency_nanos = latency.latency().nseconds();
+            }
+            _ => (),
         }
         gst::Pad::event_default(&self.srcpad, Some(&*self.obj()), event)
     }
@@ -143,6 +164,9 @@ impl Infer {
 
     /// Keeps an event between the frames it came between.
     fn queue_event(&self, event: gst::Event) -> bool {
+        if self.is_delayed() {
+            return self.send(event);
+        }
         {
             let mut state = self.state();
             if let Some(state) = state.as_mut()
@@ -153,6 +177,25 @@ impl Infer {
             }
         }
         self.forward(event)
+    }
+
+    /// Sends an event on, behind everything that is held for a time. One that a sink waits for, as for a frame, leaves on
+    /// the thread of held frames.
+    fn send(&self, event: gst::Event) -> bool {
+        if !self.is_delayed() {
+            return self.forward(event);
+        }
+        if !matches!(event.type_(), gst::EventType::Gap | gst::EventType::Eos)
+            && let Some(_turn) = self.turn.try_take()
+            && self.state().as_ref().is_none_or(|state| state.held.is_empty())
+        {
+            return self.forward(event);
+        }
+        if let Some(state) = self.state().as_mut() {
+            state.held.push_back(Held::Event(event));
+        }
+        self.plan_release();
+        true
     }
 
     /// Begins a stream for new caps. The element goes on without masks where they cannot be made for such frames,
@@ -168,6 +211,14 @@ impl Infer {
             imp = self,
             "{caps:?} from a source that is live: {live_source}"
         );
+        // What waits for a time leaves before a stream in which nothing does.
+        let hurries = match &*self.state() {
+            Some(state) => state.is_delayed() && !state.goes_live(live_source),
+            None => return Ok(()),
+        };
+        if hurries && self.hurry_out() == Err(gst::FlowError::Flushing) {
+            return Ok(());
+        }
         let begun = match self.state().as_mut() {
             Some(state) => {
                 let begun = state.begin_stream(format, live_source);

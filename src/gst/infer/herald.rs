@@ -20,6 +20,7 @@ use std::sync::{Arc, OnceLock};
 
 /// Labels to announce, in the orientation of the model's input, and who waits for it.
 struct Call {
+    epoch: u64,
     labels: Vec<u8>,
     done: SyncSender<()>,
 }
@@ -32,15 +33,15 @@ struct Herald {
 
 impl Herald {
     /// Starts the thread, with the priority of this one.
-    fn start(announce: impl FnMut(Vec<u8>) + Send + 'static) -> Option<Self> {
+    fn start(announce: impl FnMut(u64, Vec<u8>) + Send + 'static) -> Option<Self> {
         let (calls, called) = sync_channel::<Call>(1);
         let busy = Arc::new(AtomicBool::new(false));
         let (theirs, mut announce) = (Arc::clone(&busy), announce);
         let thread = std::thread::Builder::new()
             .name("masam-herald".into())
             .spawn(move || {
-                for Call { labels, done } in called {
-                    announce(labels);
+                for Call { epoch, labels, done } in called {
+                    announce(epoch, labels);
                     theirs.store(false, Ordering::Release);
                     // Whoever called may have gone on.
                     let _ = done.send(());
@@ -50,13 +51,16 @@ impl Herald {
     }
 
     /// Has labels announced, unless earlier ones are still being. What comes when they have been.
-    fn call(&self, labels: &[u8]) -> Option<Receiver<()>> {
+    fn call(&self, epoch: u64, labels: &[u8]) -> Option<Receiver<()>> {
         if self.busy.swap(true, Ordering::AcqRel) {
             return None;
         }
         let (done, is_done) = sync_channel(1);
         let labels = labels.to_vec();
-        self.calls.try_send(Call { labels, done }).ok().map(|()| is_done)
+        self.calls
+            .try_send(Call { epoch, labels, done })
+            .ok()
+            .map(|()| is_done)
     }
 }
 
@@ -65,7 +69,7 @@ impl Infer {
     pub(super) fn preview(&self, spec: &SegmenterSpec) -> Preview {
         let element = self.obj().downgrade();
         let (herald, spec) = (OnceLock::<Option<Herald>>::new(), spec.clone());
-        Arc::new(move |reply: &Reply| {
+        Arc::new(move |epoch: u64, reply: &Reply| {
             let [Plane::Labels(labels)] = reply.planes.as_slice() else {
                 return None;
             };
@@ -79,15 +83,16 @@ impl Infer {
                     ..blank(&spec)
                 };
                 let mut structure = meta.to_structure();
-                Herald::start(move |labels| {
+                Herald::start(move |epoch, labels| {
                     let labels = upright(labels, spec.side_px as usize, spec.orientation);
                     meta.plane = glib::Bytes::from_owned(labels);
                     if let Some(element) = element.upgrade() {
+                        meta.epoch = epoch;
                         element.imp().announce(&mut meta, &mut structure);
                     }
                 })
             });
-            herald.as_ref()?.call(labels)
+            herald.as_ref()?.call(epoch, labels)
         })
     }
 
@@ -99,7 +104,10 @@ impl Infer {
             let Some(stream) = state.as_ref().and_then(|state| state.stream.as_ref()) else {
                 return;
             };
-            meta.epoch = stream.engine.epoch();
+            // No frame will show it any more, and its region may be another by now.
+            if stream.engine.epoch() != meta.epoch {
+                return;
+            }
             (meta.frame, meta.region) = (stream.format.size, stream.square.region);
         }
         meta.fill(structure);

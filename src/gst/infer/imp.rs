@@ -12,7 +12,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gstreamer as gst;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -36,6 +36,8 @@ pub struct Infer {
     opener: Mutex<Option<Open>>,
     session: Mutex<Option<Session>>,
     state: Mutex<Option<State>>,
+    /// Something that was held has left, or waiting for that is over; with the state's lock.
+    pub(super) room: Condvar,
     pub(super) turn: Turn,
     /// For the oldest frame that `video-delay` holds.
     pub(super) delay: Alarm,
@@ -231,6 +233,7 @@ impl ObjectSubclass for Infer {
             opener: Mutex::default(),
             session: Mutex::default(),
             state: Mutex::default(),
+            room: Condvar::new(),
             turn: Turn::default(),
             delay: Alarm::default(),
             left: LeftThreads::default(),

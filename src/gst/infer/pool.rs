@@ -13,6 +13,8 @@ pub(super) struct PoolWatch {
     known: Option<(gst::BufferPool, bool)>,
     /// Most buffers that a pool needs downstream, as its answer to the ALLOCATION query said.
     pub downstream: u32,
+    /// Downstream takes frames laid out in any way, as its answer said.
+    pub takes_layouts: bool,
 }
 
 impl PoolWatch {

@@ -5,6 +5,7 @@ use super::state::{SLOW_FRAME_NANOS, State};
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gstreamer as gst;
+use gstreamer_video as gst_video;
 
 impl Infer {
     pub(super) fn sink_query(&self, query: &mut gst::QueryRef) -> bool {
@@ -13,9 +14,14 @@ impl Infer {
             QueryViewMut::Allocation(allocation) => self.answer_allocation(allocation),
             QueryViewMut::Drain(_) => {
                 // Upstream wants its buffers back.
-                if let Some(_turn) = self.turn.take() {
-                    let _ = self.drain_for_gap();
+                if self.is_delayed() && self.hurry_out() == Err(gst::FlowError::Flushing) {
+                    return false;
                 }
+                // A flush ends the wait for the turn, not that for the locks downstream.
+                let Some(_turn) = self.turn.take() else {
+                    return false;
+                };
+                let _ = self.drain_for_gap();
                 self.srcpad.peer_query(query)
             }
             _ => gst::Pad::query_default(&self.sinkpad, Some(&*self.obj()), query),
@@ -30,13 +36,27 @@ impl Infer {
         }
     }
 
-    /// Downstream's answer, with the buffers that we keep added to what its pools need.
+    /// Downstream's answer, with the buffers that we keep added to what its pools need. Where frames and caps before the
+    /// ones in question are still held, downstream is not asked, and upstream takes memory of its own.
     fn answer_allocation(&self, query: &mut gst::query::Allocation) -> bool {
-        let answered = self.srcpad.peer_query(query.query_mut());
+        let turn = match self.is_delayed() {
+            true => self.turn.try_take(),
+            false => self.turn.take(),
+        };
+        let is_next = |state: &State| !state.is_delayed() || state.held.is_empty();
+        let asks = turn.is_some() && self.state().as_ref().is_some_and(is_next);
+        let answered = asks && self.srcpad.peer_query(query.query_mut());
+        drop(turn);
         let pools: Vec<_> = query.allocation_pools().collect();
         let held = match self.state().as_mut() {
             Some(state) => {
-                state.pools.downstream = pools.iter().map(|(_, _, min, _)| *min).max().unwrap_or(0);
+                let watch = &mut state.pools;
+                if asks {
+                    watch.downstream = pools.iter().map(|(_, _, min, _)| *min).max().unwrap_or(0);
+                    watch.takes_layouts = query.find_allocation_meta::<gst_video::VideoMeta>().is_some();
+                } else if watch.takes_layouts {
+                    query.add_allocation_meta::<gst_video::VideoMeta>(None);
+                }
                 state.stream.as_ref().map_or(0, |stream| stream.held_frames)
             }
             None => 0,
@@ -52,7 +72,7 @@ impl Infer {
         if pools.is_empty() {
             let info = query
                 .caps()
-                .and_then(|caps| gstreamer_video::VideoInfo::from_caps(caps).ok());
+                .and_then(|caps| gst_video::VideoInfo::from_caps(caps).ok());
             let size = info.and_then(|info| u32::try_from(info.size()).ok()).unwrap_or(0);
             query.add_allocation_pool(gst::BufferPool::NONE, size, held, 0);
         }
@@ -94,10 +114,12 @@ impl State {
     }
 
     fn own_latency_nanos(&self, forward_nanos: u64) -> u64 {
-        let Some(stream) = &self.stream else { return 0 };
-        if stream.live {
-            return stream.delay_nanos;
+        if self.is_delayed() {
+            return self.delay_nanos;
         }
+        let Some(stream) = self.stream.as_ref().filter(|stream| !stream.live) else {
+            return 0;
+        };
         let frame_nanos = stream.format.frame_nanos().unwrap_or(SLOW_FRAME_NANOS);
         frame_nanos
             .saturating_mul(stream.window.look_ahead_frames() as u64)

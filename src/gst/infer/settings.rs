@@ -274,7 +274,7 @@ pub(super) fn properties() -> &'static [glib::ParamSpec] {
                 .nick("Video delay")
                 .blurb(
                     "Live mode: hold each frame for this time, in ns, so that a fast model's masks have age zero; it \
-                     leaves then whether or not later frames come",
+                     leaves then, on a thread of its own as behind a queue, whether or not later frames come",
                 )
                 .maximum(MAX_DELAY_NANOS)
                 .default_value(default.video_delay_nanos)

@@ -1,17 +1,20 @@
 //! What exists only while the element is started, PAUSED and above.
 
-use super::attach::Tag;
+use super::attach::{Tag, trouble};
+use super::held::{Held, SPARE_FRAMES};
 use super::picture::Format;
 use super::pool::PoolWatch;
 use super::session::Session;
 use super::settings::{Mode, Roi, Settings};
 use crate::error::Result;
 use crate::geometry::{ModelSquare, Rect, Size};
+use crate::gst::meta::MaskMeta;
 use crate::kernels::picture::region::RegionFinder;
 use crate::prompt::FramePrompt;
 use crate::segmenter::{ModelFrame, Prompt, Resize, SegmentError, SegmenterSpec, StreamId};
 use crate::stream::engine::Counts;
 use crate::stream::stats::Recent;
+use crate::stream::time::Timekeeper;
 use crate::stream::worker::unique_stream;
 use crate::stream::{
     Emit, Engine, EngineConfig, ExactConfig, FrameTime, LiveConfig, Port, Preview, Squarer, Window,
@@ -26,10 +29,18 @@ pub(super) struct State {
     pub session: Session,
     pub segment: gst::FormattedSegment<gst::ClockTime>,
     pub caps: Option<gst::Caps>,
+    /// Of the frames.
+    pub size: Size,
     /// What the caps brought; `None` before them, or when masks cannot be made for them.
     pub stream: Option<Stream>,
+    /// Why masks cannot be made for the caps, as a meta for their frames.
+    pub trouble: Option<MaskMeta>,
     /// Frames and events in their order, waiting for the mask of the first frame.
     pub held: VecDeque<Held>,
+    /// How long live frames are held, by a thread of their own; 0 for not at all.
+    pub delay_nanos: u64,
+    /// Of the whole pipeline, as sinks wait for it.
+    pub pipeline_latency_nanos: u64,
     pub pools: PoolWatch,
     pub numbers: Numbers,
     /// Told of the masks of live streams.
@@ -55,6 +66,8 @@ pub(super) struct State {
     pub barren_epochs: u32,
     /// A frame has left with a mask since the last DISCONT.
     pub epoch_has_masks: bool,
+    /// Of a live source.
+    pub timekeeper: Option<Timekeeper>,
     /// How often the stream has been flushed.
     pub flushes: u64,
     /// The frame before.
@@ -102,7 +115,6 @@ pub(super) struct Stream {
     pub held_frames: u32,
     /// Of exact mode.
     pub window: Window,
-    pub delay_nanos: u64,
     /// Running time of the newest frame of the epoch that has one.
     pub newest_nanos: Option<u64>,
     /// Taken out by the streaming thread while it reads pixels.
@@ -111,18 +123,6 @@ pub(super) struct Stream {
     pub looked: Option<FrameTime>,
     /// The meta of the frame before.
     pub tag: Tag,
-}
-
-/// Waits its turn.
-pub(super) enum Held {
-    /// A frame and its index in the engine; `None` for a frame that the engine could not be shown.
-    Frame {
-        buffer: gst::Buffer,
-        index: Option<u64>,
-        time: FrameTime,
-    },
-    /// A serialised event between frames.
-    Event(gst::Event),
 }
 
 /// Numbers of the property `stats`.
@@ -158,8 +158,12 @@ impl State {
             session,
             segment: gst::FormattedSegment::new(),
             caps: None,
+            size: Size::square(1),
             stream: None,
+            trouble: None,
             held: VecDeque::new(),
+            delay_nanos: 0,
+            pipeline_latency_nanos: 0,
             pools: PoolWatch::default(),
             numbers: Numbers::default(),
             next_epoch: 0,
@@ -171,6 +175,7 @@ impl State {
             pause: None,
             barren_epochs: 0,
             epoch_has_masks: false,
+            timekeeper: None,
             flushes: 0,
             came: None,
             stats_posted_nanos: None,
@@ -222,6 +227,29 @@ impl State {
     /// region that does not fit these frames is given back, and the frames will go on without masks.
     pub fn begin_stream(&mut self, format: Format, live_source: bool) -> Result<Option<crate::Error>> {
         self.end_stream();
+        (self.trouble, self.size) = (None, format.size);
+        self.timekeeper = live_source.then(Timekeeper::default);
+        if self.held.is_empty() {
+            self.delay_nanos = 0;
+        }
+        let unfit = self.try_stream(format, live_source)?;
+        if let Some(error) = &unfit {
+            self.trouble = Some(trouble(self.session.spec(), self.size, error));
+        }
+        Ok(unfit)
+    }
+
+    /// Whether frames of a source that is live or not are shown live.
+    pub fn goes_live(&self, live_source: bool) -> bool {
+        let settings = &self.session.settings;
+        match settings.mode {
+            Mode::Live => true,
+            Mode::Exact => false,
+            Mode::Auto => live_source && matches!(settings.emit.into(), Emit::Newest | Emit::Step),
+        }
+    }
+
+    fn try_stream(&mut self, format: Format, live_source: bool) -> Result<Option<crate::Error>> {
         let spec = self.session.spec();
         let settings = &self.session.settings;
         let (region, finder) = match self.session.roi {
@@ -233,11 +261,7 @@ impl State {
             },
         };
         let frame_nanos = format.frame_nanos();
-        let live = match settings.mode {
-            Mode::Live => true,
-            Mode::Exact => false,
-            Mode::Auto => live_source && matches!(settings.emit.into(), Emit::Newest | Emit::Step),
-        };
+        let live = self.goes_live(live_source);
         let window = match live {
             // The worker takes clips as it can.
             true => Settings {
@@ -278,8 +302,7 @@ impl State {
         let held = match (live, frame_nanos) {
             (false, _) => window.look_ahead_frames() as u64,
             (true, _) if delay_nanos == 0 => 0,
-            (true, Some(frame)) => delay_nanos.div_ceil(frame.max(1)) + 1,
-            (true, None) => delay_nanos.div_ceil(UNKNOWN_FRAME_NANOS) + 1,
+            (true, frame) => delay_nanos.div_ceil(frame.unwrap_or(UNKNOWN_FRAME_NANOS).max(1)) + SPARE_FRAMES,
         };
         self.stream = Some(Stream {
             engine: Engine::new(self.next_epoch, config, spec)?,
@@ -288,7 +311,6 @@ impl State {
             live,
             held_frames: u32::try_from(held).unwrap_or(u32::MAX),
             window,
-            delay_nanos,
             newest_nanos: None,
             square: eye.square(region),
             eye: Some(eye),
@@ -296,6 +318,7 @@ impl State {
             tag: Tag::new(spec),
             format,
         });
+        self.delay_nanos = delay_nanos;
         self.renew_port();
         Ok(None)
     }
@@ -321,6 +344,7 @@ impl State {
             Ok(prompt) => prompt,
             Err(error) => {
                 self.end_stream();
+                self.trouble = Some(trouble(self.session.spec(), self.size, &error));
                 return Some(error);
             }
         };
@@ -397,7 +421,7 @@ impl State {
 }
 
 /// Assumed between frames where the caps name no rate: 60 Hz, so that enough buffers are asked for.
-const UNKNOWN_FRAME_NANOS: u64 = 1_000_000_000 / 60;
+pub(super) const UNKNOWN_FRAME_NANOS: u64 = 1_000_000_000 / 60;
 
 /// The same where it is a matter of how late a frame may leave: 25 Hz.
 pub(super) const SLOW_FRAME_NANOS: u64 = 1_000_000_000 / 25;

@@ -8,6 +8,7 @@ use crate::gst::overlay::layout::{layout_of, video_caps};
 use crate::gst::overlay::painter::Painter;
 use crate::gst::overlay::settings::{Settings, Style};
 use crate::gst::planes::FORMATS;
+use crate::gst::told::Told;
 use crate::kernels::picture::blend::key::{Enlarger, write_key};
 use crate::kernels::picture::contour::MaskPlane;
 use crate::labels::NO_MASK;
@@ -82,6 +83,8 @@ struct State {
     painter: Painter,
     enlarger: Enlarger,
     generation: u64,
+    /// What the user has been warned of.
+    told: Told,
 }
 
 /// `masammask`.
@@ -127,16 +130,18 @@ impl MasamMask {
             if wishes.generation != state.generation {
                 state.painter.set_settings(&wishes.settings);
                 state.generation = wishes.generation;
+                state.told.begin();
             }
         }
         let mut view = self.view(state, input);
         if let Some(view) = &view
             && state.output == Output::Key
         {
-            self.warn(state.painter.prepare(view, 0, None).1);
+            let errors = state.painter.prepare(view, 0, None).1;
+            self.warn(&mut state.told, &errors);
         } else if let Some(some) = &view {
             let (usable, errors) = state.painter.read_model(some);
-            self.warn(errors);
+            self.warn(&mut state.told, &errors);
             if !usable {
                 view = None;
             }
@@ -189,9 +194,11 @@ impl MasamMask {
         Ok(())
     }
 
-    fn warn(&self, errors: Vec<Error>) {
-        for error in errors {
-            gst::element_imp_warning!(self, gst::LibraryError::Settings, ("{error}"));
+    fn warn(&self, told: &mut Told, errors: &[Error]) {
+        for text in errors.iter().map(ToString::to_string) {
+            if told.is_news(&text) {
+                gst::element_imp_warning!(self, gst::LibraryError::Settings, ("{text}"));
+            }
         }
     }
 }
@@ -394,6 +401,7 @@ impl BaseTransformImpl for MasamMask {
             painter,
             enlarger: Enlarger::default(),
             generation,
+            told: Told::default(),
         });
         Ok(())
     }

@@ -7,6 +7,7 @@ use super::settings::{Settings, Style};
 use crate::geometry::Size;
 use crate::gst::meta::{self, MaskView};
 use crate::gst::planes::{FORMATS, Layout, pixel_format};
+use crate::gst::told::Told;
 use crate::kernels::picture::convert::PixelFormat;
 use crate::passage::Passage;
 use crate::{Error, Result};
@@ -42,8 +43,7 @@ struct State {
     /// Settings that `painter` has seen.
     generation: u64,
     /// What has been said of these settings, and of those before.
-    told: Vec<String>,
-    told_before: Vec<String>,
+    told: Told,
     /// The last frame could not be drawn on.
     unpaintable: bool,
 }
@@ -91,20 +91,15 @@ impl MasamOverlay {
             if wishes.generation != state.generation {
                 state.painter.set_settings(&wishes.settings);
                 state.generation = wishes.generation;
-                state.told_before = std::mem::take(&mut state.told);
+                state.told.begin();
             }
         }
         let age_nanos = view.age_nanos_at(&self.obj().segment(), buffer.pts());
         let (anything, errors) = state.painter.prepare(&view, age_nanos, Some(&self.ahead));
         for text in errors.iter().map(ToString::to_string) {
-            if state.told.contains(&text) {
-                continue;
-            }
-            // Not again when another setting was changed.
-            if !state.told_before.contains(&text) {
+            if state.told.is_news(&text) {
                 gst::element_imp_warning!(self, gst::LibraryError::Settings, ("{text}"));
             }
-            state.told.push(text);
         }
         anything
     }
@@ -291,8 +286,7 @@ impl BaseTransformImpl for MasamOverlay {
             pixels,
             painter,
             generation: wishes.generation,
-            told: Vec::new(),
-            told_before: Vec::new(),
+            told: Told::default(),
             unpaintable: false,
         });
         Ok(())

@@ -142,7 +142,8 @@ fn a_preview_comes_before_its_answer_and_only_to_its_stream() {
     let (tell, told) = channel();
     let (tell, shared) = (std::sync::Mutex::new(tell), Arc::clone(&port.shared));
     let stream = port.stream();
-    port.set_preview(Arc::new(move |reply: &Reply| {
+    port.set_preview(Arc::new(move |epoch, reply: &Reply| {
+        assert_eq!(epoch, 7);
         let lane = &shared.desk().lanes[&stream];
         assert!(lane.busy && lane.mailbox.is_empty());
         tell.lock().unwrap().send(reply.clone()).unwrap();
@@ -165,7 +166,7 @@ fn a_preview_that_never_ends_holds_up_no_answer() {
     let worker = Worker::spawn(config(), open).unwrap();
     let port = worker.port(unique_stream());
     let kept = std::sync::Mutex::new(Vec::new());
-    port.set_preview(Arc::new(move |_: &Reply| {
+    port.set_preview(Arc::new(move |_, _: &Reply| {
         let (never, done) = std::sync::mpsc::sync_channel(1);
         kept.lock().unwrap().push(never);
         Some(done)
