@@ -26,6 +26,8 @@ case ${1:-} in
     # The standard library is built with the sanitizer as well; C libraries are not: scripts/sanitize/thread. What
     # GLib's slices give out again looks like a race to it, what malloc gives does not.
     export G_SLICE=always-malloc
+    # A panic that is meant takes longer to be traced back, at this speed, than the watchdog waits.
+    export RUST_BACKTRACE=0
     export CARGO_TARGET_DIR=$target/thread RUSTFLAGS="-Zsanitizer=thread"
     export TSAN_OPTIONS="suppressions=$PWD/scripts/sanitize/thread history_size=4 second_deadlock_stack=1 exitcode=66"
     test() {
