@@ -125,21 +125,21 @@ fn masks_older_than_allowed_are_not_attached() {
 #[test]
 fn a_delay_gives_each_frame_its_own_mask_and_is_in_the_latency() {
     let fake = Fake::new();
-    let bench = bench(&fake, true, &[("video-delay", "100000000")]);
-    assert_eq!(bench.latency(), (true, gst::ClockTime::from_mseconds(3 + 100)));
+    let bench = bench(&fake, true, &[("video-delay", "1000000000")]);
+    assert_eq!(bench.latency(), (true, gst::ClockTime::from_mseconds(3 + 1000)));
     let mut allocation = gst::query::Allocation::new(Some(&rgb_caps(SIZE, 25)), true);
     assert!(bench.src.peer_query(&mut allocation));
-    // Three frames of delay, and as many for a sink that keeps one waiting.
-    assert_eq!(allocation.allocation_pools().next().unwrap().2, 6);
+    // 25 frames of delay, and three for a sink that keeps one waiting.
+    assert_eq!(allocation.allocation_pools().next().unwrap().2, 28);
     let mut shown = Vec::new();
-    for index in 0..30_u8 {
+    for index in 0..60_u8 {
         bench.push(gray_frame(SIZE, index, index.into())).unwrap();
         bench.wait_for_passes(u64::from(index) + 1);
         shown.extend(bench.frames());
     }
     bench.end();
-    shown.extend(buffers(frames_in_time(&bench, 30 - shown.len())));
-    assert_eq!(shown.len(), 30);
+    shown.extend(buffers(frames_in_time(&bench, 60 - shown.len())));
+    assert_eq!(shown.len(), 60);
     for (index, frame) in shown.iter().enumerate() {
         assert_eq!((class_of(frame), age_ms(frame)), (Some(index as u8), 0));
     }
@@ -255,6 +255,51 @@ fn upstream_hears_that_held_frames_were_not_taken() {
     let is_third =
         |out: &Out| matches!(out, Out::Frame(frame) if frame.pts() == gray_frame(SIZE, 3, 2).pts());
     assert!(frames_in_time(&bench, 1).iter().any(is_third));
+}
+
+#[test]
+fn the_end_leaves_although_downstream_takes_no_more_frames() {
+    for (error, told) in [(gst::FlowError::Eos, 0), (gst::FlowError::NotLinked, 1)] {
+        let fake = Fake::new();
+        let bench = bench(&fake, true, &[("video-delay", "100000000")]);
+        let source_pad = bench.element.static_pad("src").unwrap();
+        source_pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            info.flow_res = Err(error);
+            gst::PadProbeReturn::Handled
+        });
+        for index in 0..3 {
+            bench.push(gray_frame(SIZE, index, index.into())).unwrap();
+        }
+        bench.complaints();
+        bench.end();
+        let is_end = |out: &Out| matches!(out, Out::Event(event) if event.type_() == gst::EventType::Eos);
+        let begun = Instant::now();
+        while !bench.take().iter().any(is_end) {
+            assert!(begun.elapsed() < Duration::from_secs(20), "no end after {error}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let said = bench.complaints();
+        assert_eq!(said.len(), told, "{said:?}");
+    }
+}
+
+#[test]
+fn events_between_frames_take_no_room_from_them() {
+    let fake = Fake::new();
+    let bench = bench(&fake, true, &[("video-delay", "1000000000")]);
+    let begun = Instant::now();
+    for index in 0..20_u8 {
+        for _ in 0..10 {
+            let between = gst::event::CustomDownstream::new(gst::Structure::new_empty("between"));
+            assert!(bench.src.push_event(between));
+        }
+        bench.push(gray_frame(SIZE, index, index.into())).unwrap();
+    }
+    assert!(begun.elapsed() < Duration::from_millis(900), "nobody had to wait");
+    bench.end();
+    let out = frames_in_time(&bench, 20);
+    let events = out.iter().filter(|out| matches!(out, Out::Event(_))).count();
+    assert!(events >= 190, "{events}");
 }
 
 /// As while a sink waits for the time of a frame.

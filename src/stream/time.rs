@@ -58,7 +58,10 @@ impl Timekeeper {
         };
         let first = match self.window {
             Some((first, last)) if goes_on(last) => first,
-            _ => time,
+            _ => {
+                self.slow_windows = 0;
+                time
+            }
         };
         self.window = Some((first, time));
         let clock_nanos = time.waited_nanos(first);
@@ -69,6 +72,16 @@ impl Timekeeper {
                 false => 0,
             };
         }
+        self.believed(time)
+    }
+
+    /// The same of a frame that was kept waiting on its way, so that its arrival says nothing.
+    pub fn unchecked(&mut self, time: FrameTime) -> FrameTime {
+        self.window = self.window.is_some().then_some((time, time));
+        self.believed(time)
+    }
+
+    fn believed(&self, time: FrameTime) -> FrameTime {
         FrameTime {
             running_nanos: time.running_nanos.filter(|_| self.slow_windows < SLOW_WINDOWS),
             ..time
@@ -126,6 +139,12 @@ mod tests {
             if frame == 200 {
                 running = 0;
             }
+        }
+        // Frames that were kept waiting for the ones before them.
+        for _ in 0..100 {
+            (running, arrival) = (running + 10, arrival + 90);
+            let at = at(running, arrival);
+            assert_eq!(keeper.unchecked(at), at);
         }
         // Frames without timestamps, and so few that nothing can be said.
         for frame in 0..10 {

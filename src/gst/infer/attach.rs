@@ -117,7 +117,9 @@ impl Stream {
 impl State {
     /// Tells the viewer why there are no masks for such frames at all, if that is so.
     pub(super) fn attach_trouble(&mut self, buffer: &mut gst::Buffer, shown: FrameTime) {
+        let epoch = self.epoch();
         if let Some(trouble) = &mut self.trouble {
+            trouble.epoch = epoch;
             trouble.running_time_nanos = shown.running_nanos;
             trouble.attach(buffer.make_mut());
         }

@@ -27,13 +27,18 @@ impl Infer {
             let mut state = self.state();
             let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
             if let Some(error) = state.flow_of_held.take() {
+                state.refused = Some(error);
                 return Err(error);
             }
             (state.arrives(&buffer, now_nanos), state.flushes)
         };
         let flow = self.chain_frame(buffer, now_nanos, time, flushes);
-        if let Some(came) = self.state().as_mut().and_then(|state| state.came.as_mut()) {
-            came.over_nanos = self.now_nanos();
+        let over_nanos = self.now_nanos();
+        if let Some(state) = self.state().as_mut() {
+            state.refused = flow.err();
+            if let Some(came) = &mut state.came {
+                came.over_nanos = over_nanos;
+            }
         }
         flow
     }
@@ -147,7 +152,7 @@ impl Infer {
             let mut state = self.state();
             let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
             state.numbers.frames_in += 1;
-            let held = state.stream.as_ref().map_or(0, |stream| stream.held_frames);
+            let held = state.most_held();
             if let Some(stream) = &mut state.stream {
                 // The latest of the epoch: many small steps back are a large one.
                 stream.newest_nanos = time.running_nanos.max(stream.newest_nanos);
@@ -258,12 +263,20 @@ impl State {
             running_nanos: self.running_nanos(buffer),
             arrival_nanos: now_nanos,
         };
-        let keeper = self.timekeeper.as_mut();
-        let running_nanos = keeper.map_or(here, |keeper| keeper.checked(here)).running_nanos;
+        let stood_at_the_door = self
+            .came
+            .as_ref()
+            .is_some_and(|before| now_nanos.saturating_sub(before.over_nanos) < AT_THE_DOOR_NANOS);
+        let running_nanos = match &mut self.timekeeper {
+            // When it comes says nothing of its source.
+            Some(keeper) if stood_at_the_door => keeper.unchecked(here),
+            Some(keeper) => keeper.checked(here),
+            None => here,
+        }
+        .running_nanos;
         let unhindered = self.came.as_ref().and_then(|before| {
             let apart = running_nanos?.checked_sub(before.time.running_nanos?)?;
             let expected = before.time.arrival_nanos.saturating_add(apart);
-            let stood_at_the_door = now_nanos.saturating_sub(before.over_nanos) < AT_THE_DOOR_NANOS;
             (apart > 0 && stood_at_the_door && before.over_nanos > expected).then_some(expected)
         });
         let arrival_nanos = unhindered.map_or(now_nanos, |expected| expected.min(now_nanos));

@@ -51,15 +51,20 @@ impl Infer {
     /// Pushing a held frame has failed: nothing that is held can go anywhere. The streaming thread hears of it with its
     /// next frame; where there is none, the bus does.
     fn fails(&self, error: gst::FlowError, flushes: u64) {
-        if error == gst::FlowError::Flushing || self.flushes() != flushes {
+        // A flush that has come through here has seen to everything.
+        let is_flush = |state: &State| {
+            state.flushes != flushes || (error == gst::FlowError::Flushing && state.interrupted)
+        };
+        if self.state().as_ref().is_none_or(is_flush) {
             return;
         }
-        let ends = self.discard_waiting();
+        let end = self.discard_waiting();
         if let Some(state) = self.state().as_mut() {
             state.flow_of_held = Some(error);
         }
-        if ends {
+        if let Some(end) = end {
             self.tell_flow_of_held();
+            let _ = self.srcpad.push_event(end);
         }
         self.room.notify_all();
     }

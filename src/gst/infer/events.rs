@@ -3,6 +3,7 @@
 use super::held::Held;
 use super::imp::{CAT, Infer};
 use super::picture::Format;
+use crate::stream::time::Timekeeper;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gstreamer as gst;
@@ -26,6 +27,11 @@ impl Infer {
                     (state.earliest_nanos, state.came) = (None, None);
                     state.flow_of_held = None;
                     (state.barren_epochs, state.epoch_has_masks) = (0, false);
+                    state.refused = None;
+                    state
+                        .timekeeper
+                        .iter_mut()
+                        .for_each(|keeper| *keeper = Timekeeper::default());
                     state.flushes += 1;
                     // Nobody holds frames of before a pause any more, and running time begins anew.
                     state.pause.take_if(|pause| !pause.lasts);
@@ -120,9 +126,12 @@ impl Infer {
 
     /// Upstream sends no more frames that would hear what came of the last ones.
     pub(super) fn tell_flow_of_held(&self) {
-        let flow = self.state().as_mut().and_then(|state| state.flow_of_held.take());
+        let flow = self.state().as_mut().and_then(|state| {
+            let flow = state.flow_of_held.take();
+            flow.filter(|error| Some(*error) != state.refused)
+        });
         if let Some(error) = flow
-            && error != gst::FlowError::Eos
+            && ![gst::FlowError::Eos, gst::FlowError::Flushing].contains(&error)
         {
             gst::element_imp_error!(
                 self,
@@ -183,7 +192,8 @@ impl Infer {
     /// the thread of held frames.
     fn send(&self, event: gst::Event) -> bool {
         if !self.is_delayed() {
-            return self.forward(event);
+            // The thread of held frames may still be sending the last of them.
+            return self.turn.take().is_none_or(|_turn| self.forward(event));
         }
         if !matches!(event.type_(), gst::EventType::Gap | gst::EventType::Eos)
             && let Some(_turn) = self.turn.try_take()
@@ -216,7 +226,7 @@ impl Infer {
             Some(state) => state.is_delayed() && !state.goes_live(live_source),
             None => return Ok(()),
         };
-        if hurries && self.hurry_out() == Err(gst::FlowError::Flushing) {
+        if hurries && !self.hurry_out() {
             return Ok(());
         }
         let begun = match self.state().as_mut() {

@@ -21,7 +21,13 @@ use std::time::Duration;
 const TEND_EVERY: Duration = Duration::from_millis(500);
 
 /// Frames that may be held beyond those that the delay asks for: one that is being sent, and what a sink keeps waiting.
-pub(super) const SPARE_FRAMES: u64 = 3;
+const SPARE_FRAMES: u64 = 3;
+
+/// Frames held for a time, at most.
+pub(super) fn held_for(delay_nanos: u64, frame_nanos: Option<u64>) -> u32 {
+    let frame_nanos = frame_nanos.unwrap_or(UNKNOWN_FRAME_NANOS).max(1);
+    u32::try_from(delay_nanos.div_ceil(frame_nanos) + SPARE_FRAMES).unwrap_or(u32::MAX)
+}
 
 /// Waits its turn.
 pub(super) enum Held {
@@ -65,14 +71,18 @@ impl Infer {
     pub(super) fn let_go(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
         if self.is_delayed() {
             self.plan_release();
-            return self.wait_while(State::is_full);
+            if !self.wait_while(State::is_full) {
+                return Err(gst::FlowError::Flushing);
+            }
+            let failed = self.state().as_mut().and_then(|state| state.flow_of_held.take());
+            return failed.map_or(Ok(gst::FlowSuccess::Ok), Err);
         }
         let _turn = self.turn.take().ok_or(gst::FlowError::Flushing)?;
         self.release()
     }
 
-    /// Has all that is held leave at once, and waits until it has.
-    pub(super) fn hurry_out(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
+    /// Has all that is held leave at once, and waits until it has; false for a flush that ended that.
+    pub(super) fn hurry_out(&self) -> bool {
         let now_nanos = self.now_nanos();
         if let Some(state) = self.state().as_mut() {
             state.hurry(now_nanos);
@@ -81,23 +91,18 @@ impl Infer {
         self.wait_while(|state| !state.held.is_empty())
     }
 
-    /// Waits until the thread of held frames has made room; a flush and a failure of what it has sent end that.
-    fn wait_while(&self, waits: impl Fn(&State) -> bool) -> Result<gst::FlowSuccess, gst::FlowError> {
+    /// Waits until the thread of held frames has made room; a failure of what it has sent ends that, and so does a flush,
+    /// for which it is false.
+    fn wait_while(&self, waits: impl Fn(&State) -> bool) -> bool {
         let waits = |state: &mut Option<State>| {
             let state = state.as_ref();
             state.is_some_and(|state| !state.interrupted && state.flow_of_held.is_none() && waits(state))
         };
-        let mut state = self
+        let state = self
             .room
             .wait_while(self.state(), waits)
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        match state.as_mut() {
-            Some(state) if !state.interrupted => {
-                let failed = state.flow_of_held.take();
-                failed.map_or(Ok(gst::FlowSuccess::Ok), Err)
-            }
-            _ => Err(gst::FlowError::Flushing),
-        }
+        state.as_ref().is_some_and(|state| !state.interrupted)
     }
 
     /// How often the stream has been flushed.
@@ -221,8 +226,8 @@ impl Infer {
             let now_nanos = self.now_nanos();
             if let Some(state) = self.state().as_mut() {
                 state.settle(now_nanos);
+                state.begin_epoch();
             }
-            self.begin_epoch();
             return Ok(gst::FlowSuccess::Ok);
         }
         let _turn = self.turn.take().ok_or(gst::FlowError::Flushing)?;
@@ -230,44 +235,33 @@ impl Infer {
         // After a failed push nothing that still waits can go anywhere.
         if flow.is_err() {
             self.discard_waiting();
-        } else {
-            self.begin_epoch();
+        } else if let Some(state) = self.state().as_mut() {
+            state.begin_epoch();
         }
         flow
     }
 
-    /// Forgets the window: later masks rest on later frames alone.
-    fn begin_epoch(&self) {
-        if let Some(state) = self.state().as_mut()
-            && let Some(stream) = &mut state.stream
-        {
-            stream.engine.begin_epoch();
-            stream.newest_nanos = None;
-            if let Some(port) = &stream.port {
-                port.reset();
-            }
-        }
-    }
-
-    /// Drops everything that waits; whether the stream's end was among it. Sticky events other than those a flush voids
-    /// stay on the source pad.
-    pub(super) fn discard_waiting(&self) -> bool {
+    /// Drops everything that waits; the stream's end, if that was among it. Other sticky events stay on the source pad.
+    pub(super) fn discard_waiting(&self) -> Option<gst::Event> {
         let held = match self.state().as_mut() {
-            Some(state) => std::mem::take(&mut state.held),
-            None => return false,
+            Some(state) => {
+                state.begin_epoch();
+                std::mem::take(&mut state.held)
+            }
+            None => return None,
         };
-        let mut ends = false;
+        let mut end = None;
         for item in held {
-            if let Held::Event(event) = item
-                && event.is_sticky()
-            {
-                ends |= event.type_() == gst::EventType::Eos;
-                let _ = self.srcpad.store_sticky_event(&event);
+            match item {
+                Held::Event(event) if event.type_() == gst::EventType::Eos => end = Some(event),
+                Held::Event(event) if event.is_sticky() => {
+                    let _ = self.srcpad.store_sticky_event(&event);
+                }
+                _ => (),
             }
         }
-        self.begin_epoch();
         self.room.notify_all();
-        ends
+        end
     }
 
     /// Has whoever waits give up, or lets waiting be possible again.
@@ -293,16 +287,32 @@ impl State {
         self.delay_nanos > 0
     }
 
-    /// Whether more is held than the delay asks for, or the latency of the whole pipeline where that is longer: a sink that
-    /// waits for another branch keeps frames here for as long.
-    fn is_full(&self) -> bool {
-        let format = self
-            .stream
-            .as_ref()
-            .and_then(|stream| stream.format.frame_nanos());
-        let frame_nanos = format.unwrap_or(UNKNOWN_FRAME_NANOS).max(1);
+    /// Forgets the window: later masks rest on later frames alone.
+    fn begin_epoch(&mut self) {
+        if let Some(stream) = &mut self.stream {
+            stream.engine.begin_epoch();
+            stream.newest_nanos = None;
+            if let Some(port) = &stream.port {
+                port.reset();
+            }
+        }
+    }
+
+    /// The most frames that are held: as many as the delay asks for, or the latency of the whole pipeline where that is
+    /// longer, as a sink that waits for another branch keeps frames here for as long; in exact mode the look-ahead.
+    pub(super) fn most_held(&self) -> u32 {
+        let stream = self.stream.as_ref();
+        if !self.is_delayed() {
+            return stream.map_or(0, |stream| stream.held_frames);
+        }
+        let frame_nanos = stream.and_then(|stream| stream.format.frame_nanos());
         let longest = self.delay_nanos.max(self.pipeline_latency_nanos);
-        self.held.len() as u64 > longest.div_ceil(frame_nanos) + SPARE_FRAMES
+        held_for(longest, frame_nanos)
+    }
+
+    fn is_full(&self) -> bool {
+        let is_frame = |item: &&Held| matches!(item, Held::Frame { .. });
+        self.held.iter().filter(is_frame).count() > self.most_held() as usize
     }
 
     /// When the first item leaves that is held for a time, of the element's clock.

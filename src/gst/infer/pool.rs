@@ -9,8 +9,8 @@ const DOWNSTREAM_FRAMES: u32 = 2;
 /// Tells whether held frames would starve the pool that they come from.
 #[derive(Debug, Default)]
 pub(super) struct PoolWatch {
-    /// The pool looked at last and what was found.
-    known: Option<(gst::BufferPool, bool)>,
+    /// The pool looked at last and the most buffers that it has; 0 for any number.
+    known: Option<(gst::BufferPool, u32)>,
     /// Most buffers that a pool needs downstream, as its answer to the ALLOCATION query said.
     pub downstream: u32,
     /// Downstream takes frames laid out in any way, as its answer said.
@@ -24,19 +24,16 @@ impl PoolWatch {
             return false;
         }
         let Some(pool) = pool_of(buffer) else { return false };
-        if let Some((known, scarce)) = &self.known
-            && *known == pool
-        {
-            return *scarce;
-        }
-        let most = pool.config().params().map_or(0, |(_, _, _, most)| most);
+        let most = match &self.known {
+            Some((known, most)) if *known == pool => *most,
+            _ => pool.config().params().map_or(0, |(_, _, _, most)| most),
+        };
         // One more is being filled upstream while all these are kept.
         let needed = held
             .saturating_add(self.downstream.max(DOWNSTREAM_FRAMES))
             .saturating_add(1);
-        let scarce = most != 0 && most < needed;
-        self.known = Some((pool, scarce));
-        scarce
+        self.known = Some((pool, most));
+        most != 0 && most < needed
     }
 }
 

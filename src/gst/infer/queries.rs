@@ -14,7 +14,7 @@ impl Infer {
             QueryViewMut::Allocation(allocation) => self.answer_allocation(allocation),
             QueryViewMut::Drain(_) => {
                 // Upstream wants its buffers back.
-                if self.is_delayed() && self.hurry_out() == Err(gst::FlowError::Flushing) {
+                if self.is_delayed() && !self.hurry_out() {
                     return false;
                 }
                 // A flush ends the wait for the turn, not that for the locks downstream.

@@ -1,7 +1,7 @@
 //! What exists only while the element is started, PAUSED and above.
 
 use super::attach::{Tag, trouble};
-use super::held::{Held, SPARE_FRAMES};
+use super::held::{Held, held_for};
 use super::picture::Format;
 use super::pool::PoolWatch;
 use super::session::Session;
@@ -58,6 +58,8 @@ pub(super) struct State {
     pub declared_nanos: Option<u64>,
     /// What came of pushing a held frame when its time was over; the streaming thread has not heard of it.
     pub flow_of_held: Option<gst::FlowError>,
+    /// What upstream was told of its last frame, where that was an error.
+    pub refused: Option<gst::FlowError>,
     /// Frames of an earlier running time come too late, as downstream has said.
     pub earliest_nanos: Option<u64>,
     /// The element has been paused, and no frame of after that has come yet.
@@ -171,6 +173,7 @@ impl State {
             forward_declared_nanos: 0,
             declared_nanos: None,
             flow_of_held: None,
+            refused: None,
             earliest_nanos: None,
             pause: None,
             barren_epochs: 0,
@@ -228,7 +231,8 @@ impl State {
     pub fn begin_stream(&mut self, format: Format, live_source: bool) -> Result<Option<crate::Error>> {
         self.end_stream();
         (self.trouble, self.size) = (None, format.size);
-        self.timekeeper = live_source.then(Timekeeper::default);
+        let is_live = live_source && self.goes_live(live_source);
+        self.timekeeper = is_live.then(Timekeeper::default);
         if self.held.is_empty() {
             self.delay_nanos = 0;
         }
@@ -299,17 +303,17 @@ impl State {
             };
             (EngineConfig::Exact(config), 0)
         };
-        let held = match (live, frame_nanos) {
-            (false, _) => window.look_ahead_frames() as u64,
-            (true, _) if delay_nanos == 0 => 0,
-            (true, frame) => delay_nanos.div_ceil(frame.unwrap_or(UNKNOWN_FRAME_NANOS).max(1)) + SPARE_FRAMES,
+        let held_frames = match live {
+            false => u32::try_from(window.look_ahead_frames()).unwrap_or(u32::MAX),
+            true if delay_nanos == 0 => 0,
+            true => held_for(delay_nanos, frame_nanos),
         };
         self.stream = Some(Stream {
             engine: Engine::new(self.next_epoch, config, spec)?,
             id,
             port: None,
             live,
-            held_frames: u32::try_from(held).unwrap_or(u32::MAX),
+            held_frames,
             window,
             newest_nanos: None,
             square: eye.square(region),
