@@ -392,7 +392,11 @@ fn a_flush_by_whoever_gets_the_last_frames_takes_away_what_drove_them_out() {
         let bench = bench(&fake, true, &[("video-delay", "100000000")]);
         let source = bench.src.clone();
         let source_pad = bench.element.static_pad("src").unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        let told = Mutex::new(told);
         source_pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+            // What comes next has come.
+            told.lock().unwrap().recv().unwrap();
             assert!(source.push_event(gst::event::FlushStart::new()));
             assert!(source.push_event(gst::event::FlushStop::new(true)));
             gst::PadProbeReturn::Remove
@@ -405,6 +409,7 @@ fn a_flush_by_whoever_gets_the_last_frames_takes_away_what_drove_them_out() {
             true => assert!(bench.push(frame).is_ok()),
             false => bench.segment(),
         }
+        tell.send(()).unwrap();
         let is_stop =
             |out: &Out| matches!(out, Out::Event(event) if event.type_() == gst::EventType::FlushStop);
         let mut out = Vec::new();
