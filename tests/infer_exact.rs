@@ -528,11 +528,7 @@ fn the_models_resize_is_used_in_exact_mode_and_the_area_filter_in_live_mode() {
 fn what_upstream_has_heard_of_is_not_told_again_at_the_end() {
     let fake = Fake::new();
     let bench = bench(&fake, &[("emit", "centre")]);
-    let source_pad = bench.element.static_pad("src").unwrap();
-    source_pad.add_probe(gst::PadProbeType::BUFFER, |_, info| {
-        info.flow_res = Err(gst::FlowError::NotLinked);
-        gst::PadProbeReturn::Handled
-    });
+    bench.refuse_frames(gst::FlowError::NotLinked);
     let mut pushed = (0..10_u8).map(|index| bench.push(gray_frame(SIZE, index, index.into())));
     assert!(pushed.any(|flow| flow == Err(gst::FlowError::NotLinked)));
     bench.end();
@@ -543,11 +539,7 @@ fn what_upstream_has_heard_of_is_not_told_again_at_the_end() {
 fn an_end_before_the_first_frame_has_left_says_that_it_was_not_taken() {
     let fake = Fake::new();
     let bench = bench(&fake, &[("emit", "centre")]);
-    let source_pad = bench.element.static_pad("src").unwrap();
-    source_pad.add_probe(gst::PadProbeType::BUFFER, |_, info| {
-        info.flow_res = Err(gst::FlowError::NotLinked);
-        gst::PadProbeReturn::Handled
-    });
+    bench.refuse_frames(gst::FlowError::NotLinked);
     bench.push(gray_frame(SIZE, 1, 0)).unwrap();
     bench.end();
     let said = bench.complaints().join("; ");

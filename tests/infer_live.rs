@@ -238,11 +238,7 @@ fn a_flush_takes_held_frames_away_and_the_end_lets_them_go() {
 fn upstream_hears_that_held_frames_were_not_taken() {
     let fake = Fake::new();
     let bench = bench(&fake, true, &[("video-delay", "50000000")]);
-    let source_pad = bench.element.static_pad("src").unwrap();
-    let probe = source_pad.add_probe(gst::PadProbeType::BUFFER, |_, info| {
-        info.flow_res = Err(gst::FlowError::NotLinked);
-        gst::PadProbeReturn::Handled
-    });
+    let probe = bench.refuse_frames(gst::FlowError::NotLinked);
     bench.push(gray_frame(SIZE, 1, 0)).unwrap();
     while bench.stat("frames-out") == 0 {
         std::thread::sleep(Duration::from_millis(1));
@@ -250,7 +246,7 @@ fn upstream_hears_that_held_frames_were_not_taken() {
     std::thread::sleep(Duration::from_millis(20));
     assert_eq!(bench.push(gray_frame(SIZE, 2, 1)), Err(gst::FlowError::NotLinked));
     // Somebody is there again.
-    source_pad.remove_probe(probe.unwrap());
+    bench.element.static_pad("src").unwrap().remove_probe(probe);
     bench.push(gray_frame(SIZE, 3, 2)).unwrap();
     let is_third =
         |out: &Out| matches!(out, Out::Frame(frame) if frame.pts() == gray_frame(SIZE, 3, 2).pts());
@@ -262,11 +258,7 @@ fn the_end_leaves_although_downstream_takes_no_more_frames() {
     for (error, told) in [(gst::FlowError::Eos, 0), (gst::FlowError::NotLinked, 1)] {
         let fake = Fake::new();
         let bench = bench(&fake, true, &[("video-delay", "100000000")]);
-        let source_pad = bench.element.static_pad("src").unwrap();
-        source_pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
-            info.flow_res = Err(error);
-            gst::PadProbeReturn::Handled
-        });
+        bench.refuse_frames(error);
         for index in 0..3 {
             bench.push(gray_frame(SIZE, index, index.into())).unwrap();
         }

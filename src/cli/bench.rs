@@ -253,7 +253,7 @@ impl Bench {
     }
 
     fn is_executed(&self, place: &Place) -> bool {
-        place.device.is_cpu() && !self.plain
+        place.device.is_cpu() && self.executes()
     }
 
     /// The executor: class ids of every frame.

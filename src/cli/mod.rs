@@ -81,7 +81,7 @@ pub fn main() -> ExitCode {
         sigpipe::reset();
     }
     let executes = match &arguments.command {
-        Command::Run(_) | Command::Latency(_) => true,
+        Command::Run(_) => true,
         Command::Bench(command) => command.executes(),
         _ => false,
     };

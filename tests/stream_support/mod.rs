@@ -308,6 +308,16 @@ impl Bench {
         self.take().into_iter().filter_map(frame).collect()
     }
 
+    /// Has downstream answer every frame with `error`, until the probe is removed.
+    pub fn refuse_frames(&self, error: gst::FlowError) -> gst::PadProbeId {
+        let source_pad = self.element.static_pad("src").unwrap();
+        let refuse = move |_: &gst::Pad, info: &mut gst::PadProbeInfo| {
+            info.flow_res = Err(error);
+            gst::PadProbeReturn::Handled
+        };
+        source_pad.add_probe(gst::PadProbeType::BUFFER, refuse).unwrap()
+    }
+
     /// Texts of errors and warnings posted since the last call.
     pub fn complaints(&self) -> Vec<String> {
         let mut found = Vec::new();

@@ -8,9 +8,9 @@
 //! The element does not touch pixels. It shows each frame to a [`crate::stream::Engine`], which a worker thread
 //! serves, and attaches [`crate::gst::meta::MaskMeta`]. No lock is held while the model runs.
 //! Frames leave on the streaming thread, and with `video-delay` on a task of the source pad once their time is over, as
-//! events do that came between them: a sink that waits for what it is sent holds up no camera. A flush, a seek, new caps, a new segment, time that jumps back and DISCONT begin a new epoch: no mask of before
-//! is shown after it. In live mode DISCONT with frames missing in front of it, for no longer than a mask may be old, is a
-//! loss and no new epoch.
+//! events do that came between them: a sink that waits for what it is sent holds up no camera. A flush, a seek, new caps,
+//! a new segment, time that jumps back and DISCONT begin a new epoch: no mask of before is shown after it. In live mode
+//! DISCONT with frames missing in front of it, for no longer than a mask may be old, is a loss and no new epoch.
 //!
 //! In live mode each mask is announced downstream before a frame shows it, unless masks are carried: by an event
 //! `custom-downstream-oob` from a thread of its own, past all frames that are under way, whose structure is that of the
