@@ -3,7 +3,10 @@
 
 #![cfg(masam_loom)]
 
+mod loom_support;
+
 use loom::thread;
+use loom_support::in_every_order;
 use masam::geometry::Orientation;
 use masam::labels::ClassSet;
 use masam::segmenter::{
@@ -13,30 +16,11 @@ use masam::segmenter::{
 use masam::stream::{
     Done, Incident, Job, LeftThreads, Open, Port, Priority, Stopped, Supervisor, Wait, Worker, WorkerConfig,
 };
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// For ever, to loom.
 const LONG: Duration = Duration::from_secs(60);
-
-/// Runs `body` in every order with at most so many preemptions. `LOOM_MAX_PREEMPTIONS` asks for others.
-fn in_every_order(preemptions: usize, body: impl Fn() + Send + Sync + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
-    builder.max_branches = 20_000;
-    let orders = Arc::new(AtomicU64::new(0));
-    let counted = Arc::clone(&orders);
-    builder.check(move || {
-        counted.fetch_add(1, Ordering::Relaxed);
-        body();
-    });
-    let bound = builder.preemption_bound;
-    println!(
-        "{} orders, preemptions at most {bound:?}",
-        orders.load(Ordering::Relaxed)
-    );
-}
 
 /// What the segmenter was told, in order. No other thread ever waits for this lock.
 #[derive(Debug, Clone, PartialEq, Eq)]

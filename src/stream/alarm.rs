@@ -149,14 +149,20 @@ mod tests {
     }
 }
 
+#[cfg(all(test, masam_loom))]
+#[path = "../../tests/loom_support/mod.rs"]
+mod loom_support;
+
 /// In every order of the threads: `scripts/sanitize.sh loom`.
 #[cfg(all(test, masam_loom))]
 mod interleavings {
+    use super::loom_support::in_every_order;
     use super::*;
     use crate::stream::turn::Turn;
     use loom::thread;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicU64, Ordering};
+
+    const PREEMPTIONS: usize = 3;
 
     /// A stream of held frames, all due at once: what masaminfer's two threads do.
     #[derive(Default)]
@@ -169,6 +175,17 @@ mod interleavings {
     }
 
     impl Delayed {
+        /// One frame is held, and its thread has been started.
+        fn begun() -> (Arc<Self>, thread::JoinHandle<()>) {
+            let stream = Arc::new(Self::default());
+            stream.alarm.allow();
+            stream.held.lock().unwrap().push(0);
+            stream.plans();
+            let runs = Arc::clone(&stream);
+            let releasing = thread::spawn(move || runs.runs());
+            (stream, releasing)
+        }
+
         fn plans(&self) {
             self.alarm
                 .set(|| (!self.held.lock().unwrap().is_empty()).then_some(1), || ());
@@ -206,32 +223,11 @@ mod interleavings {
         }
     }
 
-    fn in_every_order(body: impl Fn() + Send + Sync + 'static) {
-        let mut builder = loom::model::Builder::new();
-        builder.preemption_bound = builder.preemption_bound.or(Some(3));
-        let orders = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&orders);
-        builder.check(move || {
-            counted.fetch_add(1, Ordering::Relaxed);
-            body();
-        });
-        let bound = builder.preemption_bound;
-        println!(
-            "{} orders, preemptions at most {bound:?}",
-            orders.load(Ordering::Relaxed)
-        );
-    }
-
     /// Every frame leaves, in order, though the streaming thread only takes frames in.
     #[test]
     fn no_frame_stays_until_a_later_one_comes() {
-        in_every_order(|| {
-            let stream = Arc::new(Delayed::default());
-            stream.alarm.allow();
-            stream.held.lock().unwrap().push(0);
-            stream.plans();
-            let runs = Arc::clone(&stream);
-            let releasing = thread::spawn(move || runs.runs());
+        in_every_order(PREEMPTIONS, || {
+            let (stream, releasing) = Delayed::begun();
             for frame in 1..3 {
                 stream.held.lock().unwrap().push(frame);
                 if let Some(_turn) = stream.turn.try_take() {
@@ -248,13 +244,8 @@ mod interleavings {
     /// A flush wakes the thread of held frames whatever it waits for, and takes its turn away.
     #[test]
     fn a_flush_ends_the_thread_wherever_it_is() {
-        in_every_order(|| {
-            let stream = Arc::new(Delayed::default());
-            stream.alarm.allow();
-            stream.held.lock().unwrap().push(0);
-            stream.plans();
-            let runs = Arc::clone(&stream);
-            let releasing = thread::spawn(move || runs.runs());
+        in_every_order(PREEMPTIONS, || {
+            let (stream, releasing) = Delayed::begun();
             let flushes = Arc::clone(&stream);
             let flushing = thread::spawn(move || {
                 flushes.turn.set_flushing(true);
