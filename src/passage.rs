@@ -4,9 +4,12 @@
 //! between all the same: when the frame's thread has used up its slice, Linux gives the others that wait for the processor
 //! a turn, until it next looks at the clock, milliseconds later. That is more than a frame takes.
 //!
-//! So threads that compute look for themselves, between tasks: one that finds itself on the processor on which a frame
-//! began its passage sleeps a little. If the frame's thread wants the processor, it has it then, and the sleeper gets it
-//! back when the frame has passed; if it is back at once, nobody wanted it, and it goes on.
+//! So threads that compute look for themselves, between tasks and between the products within one. Each time they offer the processor to whoever waits for
+//! it: by then the frame's thread has the better claim. One that has it back and still finds itself on the processor on
+//! which a frame began its passage sleeps a little besides. If the frame's thread wants the processor, it has it then,
+//! and the sleeper gets it back when the frame has passed; if it is back at once, nobody wanted it, and it goes on.
+//! Sleeping alone is not enough, since a frame's thread has more to do than what passages cover, nor is offering alone,
+//! since the next turn may come before the frame has passed: benchmarks/passage-2026-11-27.txt.
 
 use crate::priority::processor;
 use std::cell::Cell;
@@ -17,6 +20,8 @@ use std::time::{Duration, Instant};
 /// In any [`WINDOW`] threads hold still for the first part only, so that frames without end leave time to compute.
 const HOLDS: Duration = Duration::from_millis(8);
 const WINDOW: Duration = Duration::from_millis(16);
+/// A thread that has looked does not look again for that long: looking takes about a microsecond, and small products less.
+const REST: Duration = Duration::from_micros(50);
 /// How long a thread sleeps before it looks again.
 const NAP: Duration = Duration::from_micros(100);
 /// Who is back that soon has kept nobody from the processor.
@@ -29,6 +34,8 @@ static PASSAGES: Passages = Passages::new();
 thread_local! {
     /// Whether this thread holds still for frames.
     static HOLDS_STILL: Cell<bool> = const { Cell::new(false) };
+    /// When it last looked.
+    static LOOKED: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// A frame's passage on this thread, until it is dropped.
@@ -66,11 +73,18 @@ pub(crate) fn holds_still() -> bool {
     HOLDS_STILL.get()
 }
 
-/// Sleeps while this thread is in a frame's way; for threads that hold still for frames. Whether it did.
+/// Lets others have the processor, and sleeps while this thread is in a frame's way; for threads that hold still for
+/// frames. Whether it slept.
 pub(crate) fn hold_still() -> bool {
     #[cfg(test)]
     counts::add(0, 0, 1);
-    HOLDS_STILL.get() && PASSAGES.hold_still()
+    if !HOLDS_STILL.get() || LOOKED.get().is_some_and(|looked| looked.elapsed() < REST) {
+        return false;
+    }
+    std::thread::yield_now();
+    let held = PASSAGES.hold_still();
+    LOOKED.set(Some(Instant::now()));
+    held
 }
 
 /// What this thread has done, for the tests of those who call.
@@ -226,6 +240,63 @@ mod tests {
         });
         frame.join().unwrap();
         assert!(held || had_passed);
+    }
+
+    /// Tasks that a thread of the idle policy does in each of its turns on a processor that another thread wants all the
+    /// time, `between` any two of them.
+    fn turns(between: impl Fn() + Send + 'static) -> Vec<u32> {
+        const TASK: Duration = Duration::from_micros(100);
+        let spin = |time: Duration| {
+            let start = Instant::now();
+            while start.elapsed() < time {
+                std::hint::spin_loop();
+            }
+        };
+        // The other tests use the first.
+        let here = *processors().last().unwrap();
+        let over = Arc::new(AtomicBool::new(false));
+        let is_over = Arc::clone(&over);
+        let other = std::thread::spawn(move || {
+            on(here, move || {
+                while !is_over.load(Ordering::Acquire) {
+                    std::hint::spin_loop();
+                }
+            });
+        });
+        let turns = on(here, move || {
+            crate::priority::give_way();
+            join_those_who_hold_still();
+            let mut turns = vec![0];
+            let patience = Instant::now();
+            while turns.len() < 8 && patience.elapsed() < Duration::from_secs(30) {
+                let start = Instant::now();
+                spin(TASK);
+                // A task that somebody came between is the last of its turn, and not counted.
+                if start.elapsed() < 2 * TASK
+                    && let Some(tasks) = turns.last_mut()
+                {
+                    *tasks += 1;
+                }
+                between();
+                if start.elapsed() > 2 * TASK {
+                    turns.push(0);
+                }
+            }
+            turns
+        });
+        over.store(true, Ordering::Release);
+        other.join().unwrap();
+        turns
+    }
+
+    #[test]
+    fn between_tasks_the_processor_is_given_to_who_waits_for_it() {
+        let mut tasks = turns(|| {
+            hold_still();
+        });
+        tasks.sort();
+        // Without it a turn lasts until the system looks at the clock, dozens of tasks.
+        assert!(tasks[tasks.len() / 2] <= 2, "tasks of each turn: {tasks:?}");
     }
 
     #[test]

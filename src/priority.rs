@@ -39,7 +39,7 @@ pub(crate) fn is_lowest() -> bool {
 }
 
 /// Has this thread give way to every other of the machine from now on.
-fn give_way() {
+pub(crate) fn give_way() {
     #[cfg(target_os = "linux")]
     {
         let parameters = libc::sched_param { sched_priority: 0 };

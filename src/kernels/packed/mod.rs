@@ -23,6 +23,7 @@ mod number;
 mod tile;
 
 use crate::kernels::memory::Buffer;
+use crate::passage;
 use candle_core::{Result, bail};
 pub use number::Number;
 use std::ops::Range;
@@ -277,7 +278,8 @@ pub enum Start<'a> {
     OutputAndRow(&'a [f32]),
 }
 
-/// `output = start + left * right`; row i of the output begins at `i * stride`.
+/// `output = start + left * right`; row i of the output begins at `i * stride`. Holds still first where the thread does
+/// for frames ([`crate::passage`]).
 ///
 /// # Errors
 /// Sizes that do not fit one another or their data.
@@ -321,6 +323,7 @@ pub fn product<N: Number>(
             output.len()
         );
     }
+    passage::hold_still();
     N::run(tile::Job {
         output,
         stride,
