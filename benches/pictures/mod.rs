@@ -146,9 +146,13 @@ pub fn fills(criterion: &mut Criterion) {
         let mut bytes = noise(if is_rgba { 4 * pixels } else { pixels + pixels / 2 });
         let stride_bytes = size.width_px as usize * if is_rgba { 4 } else { 1 };
         let mut group = beside_a_copy(criterion, &format!("overlay fill {name}, all masked"), &bytes);
-        for (what, one) in [("one class", true), ("eleven classes", false)] {
+        for (what, one, half_stroke_px) in [
+            ("one class", true, 0.0),
+            ("eleven classes", false, 0.0),
+            ("eleven classes and contours", false, 1.5),
+        ] {
             let (mut tracer, mut sheet) = (Tracer::default(), Sheet::default());
-            trace(&mut tracer, &mut sheet, &layout, &ids(one), 0.0);
+            trace(&mut tracer, &mut sheet, &layout, &ids(one), half_stroke_px);
             group.bench_function(what, |b| {
                 b.iter(|| {
                     let (first, second) = bytes.split_at_mut(if is_rgba { 4 * pixels } else { pixels });

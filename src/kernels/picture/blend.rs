@@ -224,11 +224,42 @@ fn blend_solid(target: &mut [u8], pattern: &Pattern) {
 
 #[inline(always)]
 fn blend_edges(target: &mut [u8], edges: &[Edge], pass: Pass) {
-    for (pixel, edge) in target.chunks_mut(pass.step_bytes).zip(edges) {
-        for tap in pass.taps {
-            if let Some(byte) = pixel.get_mut(tap.offset) {
-                *byte = edge.over(*byte, tap.component);
+    // Most runs are of a few pixels: with the length of a pixel known there is no division to cut them.
+    match (pass.step_bytes, pass.taps) {
+        (1, &[a]) => blend_pixels::<1, 1>(target, edges, [a]),
+        (2, &[a]) => blend_pixels::<2, 1>(target, edges, [a]),
+        (2, &[a, b]) => blend_pixels::<2, 2>(target, edges, [a, b]),
+        (4, &[a, b]) => blend_pixels::<4, 2>(target, edges, [a, b]),
+        (3, &[a, b, c]) => blend_pixels::<3, 3>(target, edges, [a, b, c]),
+        (4, &[a, b, c]) => blend_pixels::<4, 3>(target, edges, [a, b, c]),
+        (step_bytes, taps) => {
+            for (pixel, edge) in target.chunks_mut(step_bytes).zip(edges) {
+                blend_pixel(pixel, *edge, taps);
             }
+        }
+    }
+}
+
+#[inline(always)]
+fn blend_pixels<const STEP: usize, const TAPS: usize>(target: &mut [u8], edges: &[Edge], taps: [Tap; TAPS]) {
+    let (pixels, rest) = target.as_chunks_mut::<STEP>();
+    for (pixel, edge) in pixels.iter_mut().zip(edges) {
+        blend_pixel(pixel, *edge, &taps);
+    }
+    // A row may end within a sample of chroma.
+    if !rest.is_empty()
+        && let Some(edge) = edges.get(pixels.len())
+    {
+        blend_pixel(rest, *edge, &taps);
+    }
+}
+
+/// Components beyond the pixel's bytes are left out.
+#[inline(always)]
+fn blend_pixel(pixel: &mut [u8], edge: Edge, taps: &[Tap]) {
+    for tap in taps {
+        if let Some(byte) = pixel.get_mut(tap.offset) {
+            *byte = edge.over(*byte, tap.component);
         }
     }
 }
