@@ -37,13 +37,13 @@ trap 'rm -rf "$scratch"' EXIT
 # Optimised, with AddressSanitizer, debug assertions and overflow checks.
 cargo +nightly fuzz build -O -a
 for target in "${targets[@]}"; do
-  # The same at the end of a run, which libFuzzer's own option does not reach.
+  # Where leaks are looked for elsewhere, also not at the end of a run, which libFuzzer's own option does not reach.
   leaks=1
   [ "$target" != elements ] || leaks=0
   mkdir -p "$corpora/$target" "fuzz/artifacts/$target"
   echo "fuzz: $target"
   # shellcheck disable=SC2046 # One option a word.
-  ASAN_OPTIONS=detect_leaks=$leaks TMPDIR=$scratch "$CARGO_TARGET_DIR/x86_64-unknown-linux-gnu/release/$target" "$corpora/$target" "fuzz/corpus/$target" \
-    -artifact_prefix="fuzz/artifacts/$target/" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 \
-    -print_final_stats=1 $(limits "$target")
+  ASAN_OPTIONS=detect_leaks=$leaks TMPDIR=$scratch "$CARGO_TARGET_DIR/x86_64-unknown-linux-gnu/release/$target" \
+    "$corpora/$target" "fuzz/corpus/$target" -artifact_prefix="fuzz/artifacts/$target/" \
+    -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 $(limits "$target")
 done

@@ -5,7 +5,8 @@
 //! counts, so that a patient's name beside the picture does not. The edges are moved out to even pixels, where
 //! chroma samples lie.
 //!
-//! Single frames mislead (a dark corner, a fade-in), so [`RegionFinder`] joins what the first frames show.
+//! Single frames mislead (a dark corner, a fade-in), so [`RegionFinder`] joins what the first frames show. While they
+//! show nothing it takes little time: a dark frame a glance, and of others ever fewer are searched.
 
 use super::convert::{Picture, RgbRow};
 use crate::geometry::{Rect, Size};
@@ -28,11 +29,24 @@ const AREA_SHARE: usize = 16;
 /// Frames with content after which the region stays.
 const FRAMES_JOINED: u32 = 8;
 
+/// A frame of which less than this part is lit is too dark to tell, as [`ROWS_GLANCED`] show.
+const LIT_SHARE: usize = 256;
+
+/// Rows of a first glance: a dark frame costs no more, however many there are.
+const ROWS_GLANCED: u32 = 34;
+
+/// Frames left out at most after one that showed nothing: the first leaves out one, each further one twice as many.
+const MOST_LEFT_OUT: u32 = 32;
+
 /// Finds the region of interest from the first frames of a stream.
 #[derive(Debug, Clone, Default)]
 pub struct RegionFinder {
     found: Option<Rect>,
     frames: u32,
+    /// Frames that were left out after the latest that showed nothing.
+    leaves_out: u32,
+    /// Frames still to be left out.
+    left_out: u32,
     row: RgbRow,
 }
 
@@ -44,11 +58,24 @@ impl RegionFinder {
 
     /// Looks at `area` of a picture. The region so far, relative to `area`; `None` before any was found.
     pub fn observe(&mut self, picture: &Picture<'_>, area: Rect) -> Option<Rect> {
-        if !self.is_settled()
-            && let Some(content) = content(picture, area, &mut self.row)
-        {
-            self.frames += 1;
-            self.found = Some(self.found.map_or(content, |found| joined(found, content)));
+        if self.is_settled() || is_dark(picture, area, &mut self.row) {
+            return self.found;
+        }
+        // A search takes as long as all else that a frame needs, and what one frame does not show, the next hardly does.
+        if self.left_out > 0 {
+            self.left_out -= 1;
+            return self.found;
+        }
+        match content(picture, area, &mut self.row) {
+            Some(content) => {
+                self.frames += 1;
+                self.leaves_out = 0;
+                self.found = Some(self.found.map_or(content, |found| joined(found, content)));
+            }
+            None => {
+                self.leaves_out = (2 * self.leaves_out).clamp(1, MOST_LEFT_OUT);
+                self.left_out = self.leaves_out;
+            }
         }
         self.found
     }
@@ -65,6 +92,18 @@ fn joined(a: Rect, b: Rect) -> Rect {
         width_px,
         height_px,
     }
+}
+
+/// Whether hardly anything of `area` is lit, at a glance.
+fn is_dark(picture: &Picture<'_>, area: Rect, row: &mut RgbRow) -> bool {
+    let step = area.height_px.div_ceil(ROWS_GLANCED).max(1);
+    let (mut seen, mut bright) = (0, 0);
+    for y in (0..area.height_px).step_by(step as usize) {
+        read(picture, area, y, 0, area.width_px, row);
+        seen += area.width_px as usize;
+        bright += lit(row).filter(|&lit| lit).count();
+    }
+    bright * LIT_SHARE < seen
 }
 
 /// The lit part of `area`, relative to it; `None` of a frame that is too dark to tell.
@@ -275,5 +314,40 @@ mod tests {
         let mut full = Gray::black(200, 100);
         full.fill(|_, _| true);
         assert_eq!(observe(&mut finder, &full), Some(rect(40, 0, 80, 100)));
+    }
+
+    #[test]
+    fn dark_frames_leave_none_out_and_others_that_show_nothing_ever_more() {
+        let observe =
+            |finder: &mut RegionFinder, frame: &Gray| frame.with(|p| finder.observe(p, frame.size.rect()));
+        let mut picture = Gray::black(640, 480);
+        picture.fill(|x, _| x < 500.0);
+        let mut finder = RegionFinder::default();
+        for _ in 0..100 {
+            assert_eq!(observe(&mut finder, &Gray::black(640, 480)), None);
+        }
+        assert_eq!(observe(&mut finder, &picture), Some(rect(0, 0, 500, 480)));
+
+        let mut spot = Gray::black(640, 480);
+        spot.fill(|x, y| x < 60.0 && y < 60.0);
+        let mut finder = RegionFinder::default();
+        let mut searched = Vec::new();
+        for frame in 0..200 {
+            if finder.left_out == 0 {
+                searched.push(frame);
+            }
+            assert_eq!(observe(&mut finder, &spot), None);
+        }
+        assert_eq!(searched, [0, 2, 5, 10, 19, 36, 69, 102, 135, 168]);
+        let waited = (0..100)
+            .find(|_| observe(&mut finder, &picture).is_some())
+            .unwrap();
+        assert!(waited <= MOST_LEFT_OUT, "{waited}");
+        // Once there is something every frame counts again.
+        for _ in 1..FRAMES_JOINED {
+            assert!(!finder.is_settled());
+            observe(&mut finder, &picture);
+        }
+        assert!(finder.is_settled());
     }
 }
