@@ -279,7 +279,7 @@ pub enum Start<'a> {
 }
 
 /// `output = start + left * right`; row i of the output begins at `i * stride`. Holds still first where the thread does
-/// for frames ([`crate::passage`]).
+/// for frames: a thread of a live stream offers the processor to others.
 ///
 /// # Errors
 /// Sizes that do not fit one another or their data.
