@@ -243,8 +243,8 @@ mod tests {
     }
 
     /// Tasks that a thread of the idle policy does in each of its turns on a processor that another thread wants all the
-    /// time, `between` any two of them.
-    fn turns(between: impl Fn() + Send + 'static) -> Vec<u32> {
+    /// time, holding still between any two of them.
+    fn turns() -> Vec<u32> {
         const TASK: Duration = Duration::from_micros(100);
         let spin = |time: Duration| {
             let start = Instant::now();
@@ -277,7 +277,7 @@ mod tests {
                 {
                     *tasks += 1;
                 }
-                between();
+                hold_still();
                 if start.elapsed() > 2 * TASK {
                     turns.push(0);
                 }
@@ -291,9 +291,7 @@ mod tests {
 
     #[test]
     fn between_tasks_the_processor_is_given_to_who_waits_for_it() {
-        let mut tasks = turns(|| {
-            hold_still();
-        });
+        let mut tasks = turns();
         tasks.sort();
         // Without it a turn lasts until the system looks at the clock, dozens of tasks.
         assert!(tasks[tasks.len() / 2] <= 2, "tasks of each turn: {tasks:?}");

@@ -58,12 +58,15 @@ impl RegionFinder {
 
     /// Looks at `area` of a picture. The region so far, relative to `area`; `None` before any was found.
     pub fn observe(&mut self, picture: &Picture<'_>, area: Rect) -> Option<Rect> {
-        if self.is_settled() || is_dark(picture, area, &mut self.row) {
+        if self.is_settled() {
             return self.found;
         }
         // A search takes as long as all else that a frame needs, and what one frame does not show, the next hardly does.
         if self.left_out > 0 {
             self.left_out -= 1;
+            return self.found;
+        }
+        if is_dark(picture, area, &mut self.row) {
             return self.found;
         }
         match content(picture, area, &mut self.row) {
