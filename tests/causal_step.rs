@@ -92,11 +92,11 @@ fn features_of_steps_are_those_of_the_whole_clip() {
             .unwrap()
             .to_scalar::<f32>()
             .unwrap();
-        let mut state = CausalState::new(&config, DType::F32, &Device::Cpu).unwrap();
+        let mut state = CausalState::new(&config, 1, DType::F32, &Device::Cpu).unwrap();
         for i in 0..frames.len() {
             let one = clip.get(0).unwrap().narrow(0, i, 1).unwrap();
-            let (features, mut after) = model.step(&one, &[&state]).unwrap();
-            state = after.remove(0);
+            let (features, after) = model.step(&one, &state).unwrap();
+            state = after;
             let logits = model.decode(&features, &Prompts::default()).unwrap().logits;
             let differ = (logits - whole.narrow(0, i, 1).unwrap()).unwrap();
             let worst = differ

@@ -328,11 +328,9 @@ impl Bench {
             .map(|clip| (clip * self.frames - 1) as u32)
             .collect();
         let newest = Tensor::new(newest, &place.device)?;
-        let mut states = match self.step {
-            true => (0..self.batch)
-                .map(|_| CausalState::new(config, place.dtype, &place.device))
-                .collect::<candle_core::Result<_>>()?,
-            false => Vec::new(),
+        let mut state = match self.step {
+            true => Some(CausalState::new(config, self.batch, place.dtype, &place.device)?),
+            false => None,
         };
         let mut times = Times::default();
         let timed = |pass: &mut dyn FnMut() -> Result<()>| -> Result<f64> {
@@ -344,10 +342,11 @@ impl Bench {
         };
         let recorded = match self.graph {
             true => {
-                let recorded =
-                    Recording::new(&clip, |clip| Ok(model.forward(clip, &Prompts::default())?.logits))?;
+                let model = model.clone();
                 let logits = model.forward(&clip, &Prompts::default())?.logits;
-                let apart = card::apart(recorded.run(&clip)?, &logits)?;
+                let pass = move |clip: &[Tensor]| Ok(model.forward(&clip[0], &Prompts::default())?.logits);
+                let recorded = Recording::new(vec![clip.force_contiguous()?], pass)?;
+                let apart = card::apart(recorded.play()?, &logits)?;
                 if apart.is_nan() || apart > 1e-3 {
                     bail!("the recorded pass gives something else: {apart:.1e} of the largest logit apart");
                 }
@@ -355,23 +354,27 @@ impl Bench {
             }
             false => None,
         };
-        let recorded_step = match self.graph && self.step {
-            true => Some(Recording::new(&frame, |frame| {
-                let before: Vec<&CausalState> = states.iter().collect();
-                let (features, after) = model.step(frame, &before)?;
-                let logits = model.decode(&features, &Prompts::default())?.logits;
-                for (before, after) in states.iter().zip(&after) {
-                    before.overwrite(after)?;
-                }
-                Ok(logits)
-            })?),
-            false => None,
+        let recorded_step = match &state {
+            Some(state) if self.graph => {
+                let (model, state) = (model.clone(), state.clone());
+                let pass = move |frame: &[Tensor]| {
+                    let (features, after) = model.step(&frame[0], &state)?;
+                    let logits = model.decode(&features, &Prompts::default())?.logits;
+                    state.overwrite(&after)?;
+                    Ok(logits)
+                };
+                Some(Recording::new(vec![frame.force_contiguous()?], pass)?)
+            }
+            _ => None,
         };
         for run in 0..self.warmup + self.runs {
             let counts = run >= self.warmup;
             let seconds = timed(&mut || {
                 match &recorded {
-                    Some(recorded) => drop(recorded.run(&clip)?.clone()),
+                    Some(recorded) => {
+                        recorded.write(&[&clip])?;
+                        recorded.play()?;
+                    }
                     None => drop(model.forward(&clip, &Prompts::default())?),
                 }
                 Ok(())
@@ -385,16 +388,16 @@ impl Bench {
                 })?;
                 times.newest.extend(counts.then_some(seconds));
             }
-            if self.step {
+            if let Some(state) = &mut state {
                 let seconds = timed(&mut || {
                     if let Some(recorded) = &recorded_step {
-                        recorded.run(&frame)?;
+                        recorded.write(&[&frame])?;
+                        recorded.play()?;
                         return Ok(());
                     }
-                    let before: Vec<&CausalState> = states.iter().collect();
-                    let (features, after) = model.step(&frame, &before)?;
+                    let (features, after) = model.step(&frame, state)?;
                     model.decode(&features, &Prompts::default())?;
-                    states = after;
+                    *state = after;
                     Ok(())
                 })?;
                 times.steps.extend(counts.then_some(seconds));

@@ -44,6 +44,12 @@ pub(crate) fn is_on_card(x: &Tensor) -> bool {
         && matches!(x.dtype(), DType::F32 | DType::BF16 | DType::F16)
 }
 
+/// Whether a tensor lies where the CPU passes for a card, whatever its type.
+#[cfg(test)]
+pub(crate) fn passes_for_card(x: &Tensor) -> bool {
+    pretended_card::is_here() && x.device().is_cpu()
+}
+
 /// Whether a gradient is wanted for one of these.
 pub(crate) fn is_tracked(tensors: &[&Tensor]) -> bool {
     tensors.iter().any(|t| t.track_op())

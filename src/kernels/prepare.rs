@@ -19,7 +19,6 @@ pub fn planes(bytes: &Tensor, tables: &Tensor, dtype: DType) -> Result<Tensor> {
 }
 
 struct Planes {
-    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "only a card has this"))]
     dtype: DType,
 }
 
@@ -28,8 +27,40 @@ impl CustomOp2 for Planes {
         "prepare"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("prepare: this way is the card's")
+    /// The same for what passes for a card: float32 alone.
+    fn cpu_fwd(
+        &self,
+        bytes: &CpuStorage,
+        bytes_layout: &Layout,
+        tables: &CpuStorage,
+        tables_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (images, side, across, channels) = bytes_layout.shape().dims4()?;
+        let clips = tables_layout.shape().dims2()?.0;
+        if across != side || channels != 3 || clips == 0 || images % clips != 0 || self.dtype != DType::F32 {
+            bail!(
+                "prepare: bytes {:?}, tables {:?}, {:?}",
+                bytes_layout.shape(),
+                tables_layout.shape(),
+                self.dtype
+            );
+        }
+        let (Some((start, end)), CpuStorage::U8(bytes)) = (bytes_layout.contiguous_offsets(), bytes) else {
+            bail!("prepare: bytes have to be contiguous");
+        };
+        let tables = super::contiguous_f32(tables, tables_layout)?;
+        let pixels = side * side;
+        let mut planes = vec![0.0; images * 3 * pixels];
+        let frames = bytes[start..end].chunks_exact(3 * pixels);
+        for (image, (frame, planes)) in frames.zip(planes.chunks_exact_mut(3 * pixels)).enumerate() {
+            let table = &tables[image / (images / clips) * 256..][..256];
+            for (pixel, colors) in frame.as_chunks::<3>().0.iter().enumerate() {
+                for (channel, &color) in colors.iter().enumerate() {
+                    planes[channel * pixels + pixel] = table[usize::from(color)];
+                }
+            }
+        }
+        Ok((CpuStorage::F32(planes), Shape::from((images, 3, side, side))))
     }
 
     #[cfg(feature = "cuda")]

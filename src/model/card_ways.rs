@@ -119,7 +119,7 @@ fn steps_go_the_same_way() {
     let wanted = model(&config).encode(&clip, &mut |_, _| {}).unwrap().grid; // [2 * 4, grid, grid, width]
     pretended_card::during(|| {
         let model = model(&config);
-        let mut states = vec![CausalState::new(&config, DType::F32, &Device::Cpu).unwrap(); 2];
+        let mut state = CausalState::new(&config, 2, DType::F32, &Device::Cpu).unwrap();
         for frame in 0..4 {
             let frames = clip
                 .narrow(1, frame, 1)
@@ -128,9 +128,11 @@ fn steps_go_the_same_way() {
                 .unwrap()
                 .contiguous()
                 .unwrap();
-            let before: Vec<&CausalState> = states.iter().collect();
-            let (features, after) = model.step(&frames, &before).unwrap();
-            states = after;
+            let (features, after) = model.step(&frames, &state).unwrap();
+            // Parted and joined again, a state is what it was.
+            let parts = [after.stream(0).unwrap(), after.stream(1).unwrap()];
+            state = CausalState::join(&[&parts[0], &parts[1]]).unwrap();
+            assert_eq!(state.to_bytes().unwrap(), after.to_bytes().unwrap());
             for stream in 0..2 {
                 let got = features.grid.get(stream).unwrap();
                 let error = apart(&got, &wanted.get(stream * 4 + frame).unwrap());

@@ -7,145 +7,180 @@
 
 use super::config::ModelConfig;
 use crate::segmenter::Temporal;
-use candle_core::{DType, Device, Result, Tensor, bail};
+use candle_core::{D, DType, Device, Result, Tensor, bail};
 
 /// Frames that a causal convolution looks back.
 pub const LOOK_BACK: usize = 2;
 
-/// What one stream's past has left behind.
+/// What the pasts of some streams have left behind.
 #[derive(Debug, Clone)]
 pub struct CausalState {
-    /// In the order of the adapters: `[LOOK_BACK, grid * grid, adapter_width]`, older frame first.
-    adapters: Vec<Tensor>,
+    /// For each adapter in order `[streams, grid * grid, LOOK_BACK * adapter_width]`: of every token the older frame,
+    /// then the newer one. All adapters are one tensor, so that streams are joined and parted by few copies; a model
+    /// without adapters has one of nothing but zeros.
+    inputs: Tensor,
+    adapters: usize,
 }
 
 impl CausalState {
-    /// The state before the first frame: zeros, as the convolution is padded with.
+    /// The state of `streams` streams before their first frame: zeros, as the convolution is padded with.
     ///
     /// # Errors
     /// A model whose taps are not causal, or Candle's own.
-    pub fn new(config: &ModelConfig, dtype: DType, device: &Device) -> Result<Self> {
+    pub fn new(config: &ModelConfig, streams: usize, dtype: DType, device: &Device) -> Result<Self> {
         if config.temporal != Temporal::Causal {
             bail!("the model's temporal taps are centered: it looks at later frames")
         }
-        let shape = Self::shape(config);
-        let adapters = (0..Self::count(config))
-            .map(|_| Tensor::zeros(&shape[..], dtype, device))
-            .collect::<Result<_>>()?;
-        Ok(Self { adapters })
+        let adapters = config.adapters_in_block() * config.encoder_depth;
+        let tokens = config.grid_side().pow(2);
+        let shape = [adapters.max(1), streams, tokens, LOOK_BACK * config.adapter_width];
+        Ok(Self {
+            inputs: Tensor::zeros(&shape[..], dtype, device)?,
+            adapters,
+        })
+    }
+
+    /// How many streams this is the state of.
+    pub fn streams(&self) -> usize {
+        self.inputs.dims().get(1).copied().unwrap_or(0)
+    }
+
+    /// One state of all streams of `states`, in their order.
+    ///
+    /// # Errors
+    /// None at all, states of different models, or Candle's own.
+    pub fn join(states: &[&Self]) -> Result<Self> {
+        let Some(first) = states.first() else {
+            bail!("a state of no streams")
+        };
+        let inputs: Vec<&Tensor> = states.iter().map(|state| &state.inputs).collect();
+        Ok(Self {
+            inputs: Tensor::cat(&inputs, 1)?,
+            adapters: first.adapters,
+        })
+    }
+
+    /// The state of one of the streams, in memory of its own.
+    ///
+    /// # Errors
+    /// A stream that is not there, or Candle's own.
+    pub fn stream(&self, index: usize) -> Result<Self> {
+        Ok(Self {
+            inputs: self.inputs.narrow(1, index, 1)?.force_contiguous()?,
+            adapters: self.adapters,
+        })
     }
 
     /// Copies `after` into the memory of this state: for passes that are recorded with its addresses.
     ///
     /// # Errors
-    /// States of different models, or Candle's own.
+    /// States of different models or of another number of streams, or Candle's own.
     pub fn overwrite(&self, after: &Self) -> Result<()> {
-        if self.adapters.len() != after.adapters.len() {
+        if self.inputs.dims() != after.inputs.dims() {
             bail!(
-                "states of {} and {} adapters",
-                self.adapters.len(),
-                after.adapters.len()
+                "states of shapes {:?} and {:?}",
+                self.inputs.dims(),
+                after.inputs.dims()
             );
         }
-        for (own, after) in self.adapters.iter().zip(&after.adapters) {
-            own.slice_set(after, 0, 0)?;
+        match self.adapters {
+            0 => Ok(()),
+            _ => self.inputs.slice_set(&after.inputs, 0, 0),
         }
-        Ok(())
     }
 
-    /// Adapters of a model.
-    fn count(config: &ModelConfig) -> usize {
-        config.adapters_in_block() * config.encoder_depth
-    }
-
-    fn shape(config: &ModelConfig) -> [usize; 3] {
-        [LOOK_BACK, config.grid_side().pow(2), config.adapter_width]
-    }
-
-    /// All numbers as float32, little end first.
+    /// All numbers as float32, little end first: for each stream and adapter `[LOOK_BACK, grid * grid, adapter_width]`.
     ///
     /// # Errors
     /// Candle's own.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        for tensor in &self.adapters {
-            let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-            bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        if self.adapters == 0 {
+            return Ok(Vec::new());
         }
-        Ok(bytes)
+        let (_, streams, tokens, values) = self.inputs.dims4()?;
+        let frames = self
+            .inputs
+            .narrow(0, 0, self.adapters)?
+            .reshape((self.adapters, streams, tokens, LOOK_BACK, values / LOOK_BACK))?
+            .permute((1, 0, 3, 2, 4))?
+            .to_dtype(DType::F32)?;
+        let values = frames.flatten_all()?.to_vec1::<f32>()?;
+        Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect())
     }
 
-    /// The way back of [`CausalState::to_bytes`].
+    /// The way back of [`CausalState::to_bytes`], for one stream.
     ///
     /// # Errors
     /// Bytes of another length, numbers that are not finite, or as [`CausalState::new`].
     pub fn from_bytes(bytes: &[u8], config: &ModelConfig, dtype: DType, device: &Device) -> Result<Self> {
-        let mut state = Self::new(config, dtype, device)?;
-        let shape = Self::shape(config);
-        let length: usize = shape.iter().product();
-        if bytes.len() != 4 * length * state.adapters.len() {
-            bail!(
-                "a state of this model has {} bytes, not {}",
-                4 * length * state.adapters.len(),
-                bytes.len()
-            );
+        let empty = Self::new(config, 1, dtype, device)?;
+        let (_, streams, tokens, width) = empty.inputs.dims4()?;
+        let wanted = 4 * empty.adapters * streams * tokens * width;
+        if bytes.len() != wanted {
+            bail!("a state of this model has {wanted} bytes, not {}", bytes.len());
         }
-        for (tensor, bytes) in state
-            .adapters
-            .iter_mut()
-            .zip(bytes.chunks_exact(4 * length.max(1)))
-        {
-            let values: Vec<f32> = bytes
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .map(|b| f32::from_le_bytes(*b))
-                .collect();
-            if values.iter().any(|value| !value.is_finite()) {
-                bail!("a number of the state is not finite");
-            }
-            *tensor = Tensor::from_vec(values, &shape[..], device)?.to_dtype(dtype)?;
+        if wanted == 0 {
+            return Ok(empty);
         }
-        Ok(state)
+        let numbers = bytes.as_chunks::<4>().0;
+        let values: Vec<f32> = numbers.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        if values.iter().any(|value| !value.is_finite()) {
+            bail!("a number of the state is not finite");
+        }
+        let shape = (empty.adapters, streams, LOOK_BACK, tokens, width / LOOK_BACK);
+        let frames = Tensor::from_vec(values, shape, &Device::Cpu)?.transpose(2, 3)?;
+        Ok(Self {
+            inputs: frames
+                .contiguous()?
+                .flatten_from(D::Minus2)?
+                .to_dtype(dtype)?
+                .to_device(device)?,
+            adapters: empty.adapters,
+        })
     }
 }
 
-/// The states of some streams on their way through the adapters of one step.
+/// The state of some streams on its way through the adapters of one step.
 #[derive(Debug)]
 pub struct Passing<'a> {
-    states: &'a [&'a CausalState],
-    /// What each stream's adapters have left behind so far.
-    left: Vec<Vec<Tensor>>,
+    before: &'a CausalState,
+    /// What the adapters have left behind so far, as in [`CausalState`].
+    left: Vec<Tensor>,
 }
 
 impl<'a> Passing<'a> {
-    /// Begins a step with one state for each frame of it.
-    pub fn new(states: &'a [&'a CausalState]) -> Self {
+    /// Begins a step.
+    pub fn new(before: &'a CausalState) -> Self {
         Self {
-            states,
-            left: states.iter().map(|_| Vec::new()).collect(),
+            before,
+            left: Vec::with_capacity(before.adapters),
         }
     }
 
-    /// The inputs of the next adapter's convolution, `low` being that of the new frames, `[streams, tokens, adapter]`:
-    /// `[streams, LOOK_BACK + 1, tokens, adapter]`.
-    pub(super) fn window(&mut self, low: &Tensor) -> Result<Tensor> {
-        let next = self.left.first().map_or(0, Vec::len);
-        let mut windows = Vec::with_capacity(self.states.len());
-        for (stream, (state, left)) in self.states.iter().zip(&mut self.left).enumerate() {
-            let Some(past) = state.adapters.get(next) else {
-                bail!("the state has {} adapters, the model more", state.adapters.len())
-            };
-            let window = Tensor::cat(&[past, &low.narrow(0, stream, 1)?], 0)?;
-            left.push(window.narrow(0, 1, LOOK_BACK)?.contiguous()?);
-            windows.push(window);
+    /// The inputs of the next adapter's convolution side by side, oldest first, `low` being that of the new frames,
+    /// `[streams, tokens, adapter]`: `[streams, tokens, (LOOK_BACK + 1) * adapter]`.
+    pub(super) fn taps(&mut self, low: &Tensor) -> Result<Tensor> {
+        let (adapters, width) = (self.before.adapters, low.dim(D::Minus1)?);
+        if self.left.len() >= adapters {
+            bail!("the state has {adapters} adapters, the model more");
         }
-        Tensor::stack(&windows, 0)
+        let past = self.before.inputs.get(self.left.len())?;
+        let taps = Tensor::cat(&[&past, low], D::Minus1)?;
+        self.left.push(taps.narrow(D::Minus1, width, LOOK_BACK * width)?);
+        Ok(taps)
     }
 
-    /// The states after the step, in the order of those before it.
-    pub fn finish(self) -> Vec<CausalState> {
-        let state = |adapters| CausalState { adapters };
-        self.left.into_iter().map(state).collect()
+    /// The state after the step.
+    ///
+    /// # Errors
+    /// Candle's own.
+    pub fn finish(self) -> Result<CausalState> {
+        Ok(CausalState {
+            inputs: match self.left.is_empty() {
+                true => self.before.inputs.clone(),
+                false => Tensor::stack(&self.left, 0)?.contiguous()?,
+            },
+            adapters: self.before.adapters,
+        })
     }
 }

@@ -147,23 +147,23 @@ impl MaSam {
     }
 
     /// One new frame of each stream, `[streams, 3, side_px, side_px]`, through the image encoder of a causal model:
-    /// features of those frames, and the states after them. They equal those of [`MaSam::encode`] over all frames
-    /// since the states were empty.
+    /// features of those frames, and the state after them. They equal those of [`MaSam::encode`] over all frames since
+    /// the state was empty.
     ///
     /// # Errors
-    /// Another number of states than frames, frames of another shape, or Candle's own.
-    pub fn step(&self, frames: &Tensor, states: &[&CausalState]) -> Result<(Features, Vec<CausalState>)> {
-        let side = self.config.image_side_px;
-        if frames.dims() != [states.len(), 3, side, side] {
-            let wanted = format!("[{}, 3, {side}, {side}]", states.len());
+    /// A state of another number of streams, frames of another shape, or Candle's own.
+    pub fn step(&self, frames: &Tensor, state: &CausalState) -> Result<(Features, CausalState)> {
+        let (streams, side) = (state.streams(), self.config.image_side_px);
+        if frames.dims() != [streams, 3, side, side] {
+            let wanted = format!("[{streams}, 3, {side}, {side}]");
             return Err(Error::tensor(
                 "frames",
                 format!("their shape is {:?}, not {wanted}", frames.dims()),
             ));
         }
-        let mut passing = Passing::new(states);
+        let mut passing = Passing::new(state);
         let features = self.image_encoder.step(frames, &mut passing)?;
-        Ok((features, passing.finish()))
+        Ok((features, passing.finish()?))
     }
 
     /// Prompt encoder and mask decoder, for all features or those left by [`Features::select`].

@@ -20,6 +20,8 @@ use candle_nn::VarBuilder;
 pub(crate) struct Step {
     pub(crate) upscale: Upscale,
     pub(crate) skip_projection: Option<Linear>,
+    /// From the grid's side to this step's, where there is a skip.
+    enlargement: Option<Tensor>,
     pub(crate) norm: Option<LayerNorm>,
 }
 
@@ -61,10 +63,14 @@ impl MaskDecoder {
                     weights.pp("skip_projections").pp(i),
                 )
             });
+            let grid = config.grid_side();
+            let enlargement =
+                skip.is_some().then(|| resize::matrix(grid, grid << (i + 1), weights.dtype(), weights.device()));
             let norm = (i < last).then(|| LayerNorm::new(outputs, ENCODER_EPS, upscaling.pp(3 * i + 1)));
             Ok(Step {
                 upscale: Upscale::new(inputs, outputs, upscaling.pp(3 * i))?,
                 skip_projection: skip.transpose()?,
+                enlargement: enlargement.transpose()?,
                 norm: norm.transpose()?,
             })
         };
@@ -161,12 +167,12 @@ impl MaskDecoder {
             bail!("there is no upscaling step {index} among {}", self.steps.len())
         };
         let skip = step.skip_projection.as_ref().zip(features.skips.get(index));
-        let Some((projection, skip)) = skip else {
+        let Some(((projection, skip), by)) = skip.zip(step.enlargement.as_ref()) else {
             return step.upscale.activated(x, step.norm.as_ref());
         };
         let mut x = step.upscale.forward(x)?;
-        let (_, height, width, _) = x.dims4()?;
-        x = (x + resize::channels_last(&projection.forward(skip)?, (height, width))?)?;
+        let skip = projection.forward(skip)?;
+        x = (x + resize::squares_by(&skip, &by.to_dtype(skip.dtype())?)?)?;
         if let Some(norm) = &step.norm {
             x = norm.forward(&x)?;
         }

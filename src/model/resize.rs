@@ -38,18 +38,25 @@ pub fn planes(x: &Tensor, to: (usize, usize)) -> Result<Tensor> {
     if (height, width) == to {
         return Ok(x.clone());
     }
+    let down = matrix(height, to.0, x.dtype(), x.device())?;
+    let across = matrix(width, to.1, x.dtype(), x.device())?;
+    planes_by(x, &down, &across)
+}
+
+/// As [`planes`], with what [`matrix`] gives for both axes.
+fn planes_by(x: &Tensor, down: &Tensor, across: &Tensor) -> Result<Tensor> {
+    let (to, height) = down.dims2()?;
+    let (wide, width) = across.dims2()?;
     let mut shape = x.dims().to_vec();
     let rank = shape.len();
-    (shape[rank - 2], shape[rank - 1]) = to;
-    let across = matrix(width, to.1, x.dtype(), x.device())?.t()?;
-    let down = matrix(height, to.0, x.dtype(), x.device())?;
-    let wide = x
+    (shape[rank - 2], shape[rank - 1]) = (to, wide);
+    let x = x
         .reshape(((), width))?
-        .matmul(&across)?
-        .reshape(((), height, to.1))?;
-    down.broadcast_left(wide.dim(0)?)?
+        .matmul(&across.t()?)?
+        .reshape(((), height, wide))?;
+    down.broadcast_left(x.dim(0)?)?
         .contiguous()?
-        .matmul(&wide)?
+        .matmul(&x)?
         .reshape(shape)
 }
 
@@ -59,6 +66,21 @@ pub fn planes(x: &Tensor, to: (usize, usize)) -> Result<Tensor> {
 /// Another rank, or Candle's own.
 pub fn channels_last(x: &Tensor, to: (usize, usize)) -> Result<Tensor> {
     planes(&x.permute((0, 3, 1, 2))?.contiguous()?, to)?
+        .permute((0, 2, 3, 1))?
+        .contiguous()
+}
+
+/// `[images, side, side, channels]` to `[images, to, to, channels]`, `by` being what [`matrix`] gives for these sides: for
+/// who does it again and again.
+///
+/// # Errors
+/// Another rank, a matrix of other sides, or Candle's own.
+pub(crate) fn squares_by(x: &Tensor, by: &Tensor) -> Result<Tensor> {
+    let (_, height, width, _) = x.dims4()?;
+    if [height, width] != [by.dim(1)?; 2] {
+        candle_core::bail!("a matrix {:?} cannot resize {:?}", by.shape(), x.shape());
+    }
+    planes_by(&x.permute((0, 3, 1, 2))?.contiguous()?, by, by)?
         .permute((0, 2, 3, 1))?
         .contiguous()
 }
@@ -97,5 +119,20 @@ mod tests {
         for (got, exact) in y.iter().zip([2.0 / 3.0, 3.0, 16.0 / 3.0]) {
             assert!((got - exact).abs() < 1e-6, "{y:?}");
         }
+    }
+
+    #[test]
+    fn a_matrix_made_before_does_the_same() {
+        let values: Vec<f32> = (0..2 * 3 * 3 * 5).map(|i| (i * i % 17) as f32).collect();
+        let x = Tensor::from_vec(values, (2, 3, 3, 5), &Device::Cpu).unwrap();
+        for to in [1, 3, 4, 12] {
+            let by = matrix(3, to, DType::F32, &Device::Cpu).unwrap();
+            let (got, wanted) = (squares_by(&x, &by).unwrap(), channels_last(&x, (to, to)).unwrap());
+            assert_eq!(got.dims(), wanted.dims());
+            let apart = (got - wanted).unwrap().abs().unwrap().max_all().unwrap();
+            assert!(apart.to_scalar::<f32>().unwrap() < 1e-5);
+        }
+        let by = matrix(4, 8, DType::F32, &Device::Cpu).unwrap();
+        assert!(squares_by(&x, &by).is_err());
     }
 }

@@ -116,11 +116,13 @@ impl TemporalAdapter {
     /// One new frame of each stream, `[streams, height, width, channels]`, with the past that `passing` holds.
     pub(crate) fn step(&self, x: &Tensor, passing: &mut Passing<'_>) -> Result<Tensor> {
         let low = self.low(x)?.flatten(1, 2)?; // [streams, height * width, adapter]
-        let window = passing.window(&low)?; // [streams, 3, height * width, adapter]
-        match &self.stacked {
-            Some(weight) => self.finish_stacked(x, &temporal::stacked(&window, 1, 0)?, weight),
-            None => self.finish(x, &window),
+        let taps = passing.taps(&low)?; // [streams, height * width, 3 * adapter]
+        if let Some(weight) = &self.stacked {
+            return self.finish_stacked(x, &taps, weight);
         }
+        let (streams, tokens, adapter) = low.dims3()?;
+        let window = taps.reshape((streams, tokens, 3, adapter))?.transpose(1, 2)?; // [streams, 3, tokens, adapter]
+        self.finish(x, &window)
     }
 
     /// The convolution's input: `[images, height, width, channels]` to `[images, height, width, adapter]`.

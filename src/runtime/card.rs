@@ -33,19 +33,27 @@ pub(super) fn open(number: usize) -> Result<(Device, Card)> {
 }
 
 #[cfg(feature = "cuda")]
-pub(super) use present::open;
+pub(super) use present::{alone, open};
 
 #[cfg(feature = "cuda")]
 mod present {
     use super::{Card, Device, Result, unavailable};
     use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
     use std::panic::catch_unwind;
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
     /// The driver has to know CUDA 13.0, whose PTX Candle's kernels are: major times 1000 plus minor times 10.
     const DRIVER_VERSION: i32 = 13_000;
     /// bfloat16 on tensor cores begins with Ampere.
     const CAPABILITY: (i32, i32) = (8, 0);
+
+    /// Held while a card is opened or a pass recorded, so that neither meets the other.
+    static ALONE: Mutex<()> = Mutex::new(());
+
+    /// Waits until no card is opened and no pass recorded, and keeps it so.
+    pub(in super::super) fn alone() -> MutexGuard<'static, ()> {
+        ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     /// As without CUDA.
     pub(in super::super) fn open(number: usize) -> Result<(Device, Card)> {
@@ -60,6 +68,7 @@ mod present {
                 ),
             ));
         }
+        let _alone = alone();
         // A library of another age may lack a symbol, at which cudarc panics.
         let found = catch_unwind(|| -> std::result::Result<(Device, Card), String> {
             // Held until the device is there, so that the driver sets the card up once.

@@ -64,9 +64,22 @@ pub(super) fn input_at(
             .to_dtype(*dtype)?);
     }
     let frames = clips.first().map_or(0, |c| c.len());
-    let (images, length) = (clips.len() * frames, side * side * 3);
+    let [bytes, tables] = bytes_at(device, staging, clips, side, normalisation)?;
+    Ok(prepare::planes(&bytes, &tables, *dtype)?.reshape((clips.len(), frames, 3, side, side))?)
+}
+
+/// Clips of equal length as they cross to a card: bytes `[images, side, side, 3]`, and for each clip the values of its
+/// bytes, `[clips, 256]`. Every frame holds `side * side * 3` bytes.
+pub(super) fn bytes_at(
+    device: &Device,
+    staging: &mut Staging,
+    clips: &[&[ModelFrame]],
+    side: usize,
+    normalisation: Normalisation,
+) -> Result<[Tensor; 2]> {
+    let images = clips.iter().map(|clip| clip.len()).sum();
     let bytes = staging.upload(&[images, side, side, 3], device, |bytes| {
-        let places = bytes.chunks_exact_mut(length);
+        let places = bytes.chunks_exact_mut(side * side * 3);
         for (to, frame) in places.zip(clips.iter().copied().flatten()) {
             to.copy_from_slice(&frame.rgb);
         }
@@ -75,8 +88,7 @@ pub(super) fn input_at(
         .iter()
         .flat_map(|clip| values(clip, normalisation))
         .collect();
-    let tables = Tensor::from_vec(tables, (clips.len(), 256), device)?;
-    Ok(prepare::planes(&bytes, &tables, *dtype)?.reshape((clips.len(), frames, 3, side, side))?)
+    Ok([bytes, Tensor::from_vec(tables, (clips.len(), 256), device)?])
 }
 
 #[cfg(test)]

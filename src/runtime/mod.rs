@@ -12,6 +12,7 @@ mod clip;
 mod device;
 mod executed;
 pub mod executor;
+mod on_card;
 mod plain;
 mod recording;
 mod segmenter;

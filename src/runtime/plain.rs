@@ -16,11 +16,12 @@ use std::collections::BTreeMap;
 
 /// A model as Candle tensors.
 pub(super) struct Plain {
-    model: MaSam,
-    normalisation: Normalisation,
-    place: Place,
-    staging: Staging,
-    states: BTreeMap<StreamId, CausalState>,
+    pub(super) model: MaSam,
+    pub(super) normalisation: Normalisation,
+    pub(super) place: Place,
+    pub(super) staging: Staging,
+    /// One stream each.
+    pub(super) states: BTreeMap<StreamId, CausalState>,
 }
 
 impl Plain {
@@ -41,14 +42,15 @@ impl Plain {
 
     /// The output of every image and how many of its logits are not finite. From a card only class ids cross, where
     /// nobody wants more, and all that is known of the rest is whether there was one.
-    fn planes(&self, features: &Features, prompts: &Prompts, wants: &[Want]) -> Result<Vec<(Plane, usize)>> {
+    fn planes(
+        &mut self,
+        features: &Features,
+        prompts: &Prompts,
+        wants: &[Want],
+    ) -> Result<Vec<(Plane, usize)>> {
         if self.place.device.is_cuda() && wants.iter().all(|want| *want == Want::Labels) {
-            let rows = self.model.labels(features, prompts)?.to_vec2::<u8>()?;
-            let plane = |mut row: Vec<u8>| {
-                let flag = row.pop().unwrap_or(1);
-                (Plane::Labels(row), usize::from(flag))
-            };
-            return Ok(rows.into_iter().map(plane).collect());
+            let labels = self.model.labels(features, prompts)?;
+            return Ok(label_planes(self.staging.download(&labels)?).collect());
         }
         let logits = self.model.decode(features, prompts)?.logits;
         let logits = logits.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
@@ -58,6 +60,41 @@ impl Plain {
         }
         Ok(planes)
     }
+
+    /// The state of each stream, empty where it is new.
+    pub(super) fn states_of(&self, streams: &[StreamId]) -> Result<Vec<CausalState>> {
+        let Place { device, dtype, .. } = &self.place;
+        let state = |stream| match self.states.get(stream) {
+            Some(state) => Ok(state.clone()),
+            None => Ok(CausalState::new(self.model.config(), 1, *dtype, device)?),
+        };
+        streams.iter().map(state).collect()
+    }
+
+    /// The outputs of all rows' wanted frames, one after the other and each with its count of logits that are not finite,
+    /// as the replies to the rows.
+    pub(super) fn replies(
+        rows: &[&Request],
+        planes: impl IntoIterator<Item = (Plane, usize)>,
+    ) -> Vec<Result<Reply, SegmentError>> {
+        let mut all = planes.into_iter();
+        let reply = |row: &&Request| {
+            let (planes, counts): (Vec<Plane>, Vec<usize>) = all.by_ref().take(row.outputs.len()).unzip();
+            match counts.into_iter().sum() {
+                0 => Ok(Reply { planes }),
+                count => Err(SegmentError::NotFinite { count }),
+            }
+        };
+        rows.iter().map(reply).collect()
+    }
+}
+
+/// Class ids and a flag of each image, as they come from a card.
+pub(super) fn label_planes(rows: Vec<Vec<u8>>) -> impl Iterator<Item = (Plane, usize)> {
+    rows.into_iter().map(|mut row| {
+        let flag = row.pop().unwrap_or(1);
+        (Plane::Labels(row), usize::from(flag))
+    })
 }
 
 impl Forward for Plain {
@@ -79,21 +116,8 @@ impl Forward for Plain {
             .iter()
             .flat_map(|row| row.outputs.iter().map(|_| row.want))
             .collect();
-        let mut all = self.planes(&features, &prompts, &wants)?.into_iter();
-        let mut replies = Vec::with_capacity(rows.len());
-        for row in rows {
-            let mut planes = Vec::with_capacity(row.outputs.len());
-            let mut not_finite = 0;
-            for (plane, count) in all.by_ref().take(row.outputs.len()) {
-                not_finite += count;
-                planes.push(plane);
-            }
-            replies.push(match not_finite {
-                0 => Ok(Reply { planes }),
-                count => Err(SegmentError::NotFinite { count }),
-            });
-        }
-        Ok(replies)
+        let planes = self.planes(&features, &prompts, &wants)?;
+        Ok(Self::replies(rows, planes))
     }
 
     /// States change at the end, once nothing can go wrong any more.
@@ -103,28 +127,24 @@ impl Forward for Plain {
             .map(|step| std::slice::from_ref(&step.frame))
             .collect();
         let input = self.input(&clips)?.squeeze(1)?;
-        let Place { device, dtype, .. } = &self.place;
-        // Zeros as large as a state: only where a stream begins.
-        let begins = steps.iter().any(|step| !self.states.contains_key(&step.stream));
-        let empty = match begins {
-            true => Some(CausalState::new(self.model.config(), *dtype, device)?),
-            false => None,
-        };
-        let before: Vec<&CausalState> = steps
-            .iter()
-            .filter_map(|step| self.states.get(&step.stream).or(empty.as_ref()))
-            .collect();
-        let (features, after) = self.model.step(&input, &before)?;
+        let streams: Vec<StreamId> = steps.iter().map(|step| step.stream).collect();
+        let states = self.states_of(&streams)?;
+        let all: Vec<&CausalState> = states.iter().collect();
+        let (features, after) = self.model.step(&input, &CausalState::join(&all)?)?;
+        let Place { device, dtype, .. } = self.place.clone();
         let mut planes = Vec::with_capacity(steps.len());
         // Frames with one prompt go through the decoder together.
         for alike in steps.chunk_by(|a, b| a.prompt == b.prompt) {
             let first = planes.len() as u32;
             let rows: Vec<u32> = (first..first + alike.len() as u32).collect();
-            let features = features.select(&Tensor::new(rows.as_slice(), device)?)?;
-            let prompts = prompts(&alike[0].prompt, device, *dtype)?;
+            let features = features.select(&Tensor::new(rows.as_slice(), &device)?)?;
+            let prompts = prompts(&alike[0].prompt, &device, dtype)?;
             let wants: Vec<Want> = alike.iter().map(|step| step.want).collect();
             planes.extend(self.planes(&features, &prompts, &wants)?);
         }
+        let after = (0..steps.len())
+            .map(|index| after.stream(index))
+            .collect::<candle_core::Result<Vec<_>>>()?;
         let mut results = Vec::with_capacity(steps.len());
         for ((step, after), (plane, not_finite)) in steps.iter().zip(after).zip(planes) {
             results.push(match not_finite {

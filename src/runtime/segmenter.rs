@@ -3,6 +3,7 @@
 use super::device::Place;
 use super::executed::Executed;
 use super::executor::Executor;
+use super::on_card::OnCard;
 use super::plain::Plain;
 use crate::checkpoint::{ModelCard, ModelFile};
 use crate::error::{Error, Result};
@@ -56,7 +57,7 @@ pub struct ModelSegmenter {
 
 impl ModelSegmenter {
     /// The fastest way of running the model of `file` at `place`, with `threads` CPU threads or one per core: the
-    /// executor on the CPU, the plain forward elsewhere.
+    /// executor on the CPU, the plain forward with recorded passes on a card.
     ///
     /// # Errors
     /// Weights that do not fit, no threads, or Candle's own.
@@ -64,7 +65,9 @@ impl ModelSegmenter {
         match (&place.device, place.dtype) {
             (Device::Cpu, DType::BF16) => Self::executed::<half::bf16>(file, place, threads),
             (Device::Cpu, _) => Self::executed::<f32>(file, place, threads),
-            _ => Self::plain(file, place, threads),
+            _ => Self::build(file, place, threads, |card, weights, place| {
+                Ok(Box::new(OnCard::new(plain(card, weights, place)?)))
+            }),
         }
     }
 
@@ -74,12 +77,7 @@ impl ModelSegmenter {
     /// As [`ModelSegmenter::new`].
     pub fn plain(file: ModelFile, place: Place, threads: Option<usize>) -> Result<Self> {
         Self::build(file, place, threads, |card, weights, place| {
-            let model = MaSam::new(&card.model, FactMode::Folded, weights)?;
-            Ok(Box::new(Plain::new(
-                model,
-                card.preprocessing.normalisation,
-                place,
-            )))
+            Ok(Box::new(plain(card, weights, place)?))
         })
     }
 
@@ -167,6 +165,11 @@ impl ModelSegmenter {
             (Temporal::Causal, Normalisation::Fixed { .. }) => None,
         }
     }
+}
+
+fn plain(card: &ModelCard, weights: VarBuilder<'static>, place: Place) -> Result<Plain> {
+    let model = MaSam::new(&card.model, FactMode::Folded, weights)?;
+    Ok(Plain::new(model, card.preprocessing.normalisation, place))
 }
 
 /// A prompt as tensors at a place.

@@ -1,9 +1,10 @@
-//! Bytes on their way to a card, through memory that the card reads by itself: pinned, kept from clip to clip.
+//! Bytes on their way to a card and back, through memory that the card reads and writes by itself: pinned, kept from clip
+//! to clip.
 
 use crate::error::Result;
 use candle_core::{Device, Tensor};
 
-/// Page-locked memory for one upload at a time.
+/// Page-locked memory for one upload and one download at a time.
 #[derive(Default)]
 pub(super) struct Staging {
     #[cfg(feature = "cuda")]
@@ -11,6 +12,8 @@ pub(super) struct Staging {
     /// Comes when the copy before has been made: with event tracking off nobody else knows.
     #[cfg(feature = "cuda")]
     copied: Option<candle_core::cuda_backend::cudarc::driver::CudaEvent>,
+    #[cfg(feature = "cuda")]
+    returned: Option<candle_core::cuda_backend::cudarc::driver::PinnedHostSlice<u8>>,
 }
 
 impl Staging {
@@ -34,6 +37,48 @@ impl Staging {
         Ok(Tensor::from_vec(bytes, shape, device)?)
     }
 
+    /// The rows of bytes `[rows, length]`, once everything that leads to them has been done.
+    ///
+    /// # Errors
+    /// Those of the driver, or Candle's own.
+    pub(super) fn download(&mut self, bytes: &Tensor) -> Result<Vec<Vec<u8>>> {
+        #[cfg(feature = "cuda")]
+        if let Device::Cuda(card) = bytes.device() {
+            return Ok(self.download_from_card(bytes, card)?);
+        }
+        Ok(bytes.to_vec2()?)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn download_from_card(
+        &mut self,
+        bytes: &Tensor,
+        card: &candle_core::CudaDevice,
+    ) -> candle_core::Result<Vec<Vec<u8>>> {
+        use candle_core::{Error, Storage};
+        let (rows, width) = bytes.dims2()?;
+        let length = rows * width;
+        let stream = card.cuda_stream();
+        if self.returned.as_ref().is_none_or(|pinned| pinned.len() < length) {
+            self.returned = None;
+            // Read by the processor, hence cached.
+            // SAFETY: the copy writes what is read of it before that.
+            let pinned = unsafe { stream.context().alloc_pinned_with_flags::<u8>(length, 0) };
+            self.returned = Some(pinned.map_err(Error::wrap)?);
+        }
+        let (storage, layout) = bytes.storage_and_layout();
+        let (Some(pinned), Storage::Cuda(storage), Some((start, end))) =
+            (&mut self.returned, &*storage, layout.contiguous_offsets())
+        else {
+            candle_core::bail!("bytes of shape {:?} have to be contiguous here", layout.shape())
+        };
+        let slice = storage.as_cuda_slice::<u8>()?.slice(start..end);
+        let pinned = &mut pinned.as_mut_slice().map_err(Error::wrap)?[..length];
+        stream.memcpy_dtoh(&slice, pinned).map_err(Error::wrap)?;
+        stream.synchronize().map_err(Error::wrap)?;
+        Ok(pinned.chunks_exact(width.max(1)).map(<[u8]>::to_vec).collect())
+    }
+
     #[cfg(feature = "cuda")]
     fn upload_to_card(
         &mut self,
@@ -48,16 +93,17 @@ impl Staging {
         if let Some(copied) = self.copied.take() {
             copied.synchronize().map_err(Error::wrap)?;
         }
-        if self.pinned.as_ref().is_none_or(|pinned| pinned.len() != length) {
+        if self.pinned.as_ref().is_none_or(|pinned| pinned.len() < length) {
             self.pinned = None;
-            // SAFETY: all of it is written by `fill` before it is read.
+            // SAFETY: what is read of it is written by `fill` before.
             let pinned = unsafe { stream.context().alloc_pinned::<u8>(length) };
             self.pinned = Some(pinned.map_err(Error::wrap)?);
         }
         let Some(pinned) = &mut self.pinned else {
             candle_core::bail!("no pinned memory")
         };
-        fill(pinned.as_mut_slice().map_err(Error::wrap)?);
+        let pinned = &mut pinned.as_mut_slice().map_err(Error::wrap)?[..length];
+        fill(pinned);
         // SAFETY: the copy writes all of it, in the order of the one stream that reads it.
         let mut bytes = unsafe { card.alloc::<u8>(length)? };
         stream.memcpy_htod(&*pinned, &mut bytes).map_err(Error::wrap)?;

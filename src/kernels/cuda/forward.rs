@@ -2,7 +2,8 @@
 
 use super::arguments::Address;
 use super::plan::{self, AttentionTensors, Bytes, Epilogue, Frames, Rowwise, Squares};
-use super::{Element, Launch, card};
+use super::product::{Operands, Product};
+use super::{Element, Launch, card, cublas_lt};
 use crate::kernels::attention::Sizes;
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::{
@@ -231,18 +232,7 @@ pub(in crate::kernels) fn linear(
     let Some((start, _)) = x.1.contiguous_offsets() else {
         bail!("linear: input {:?} has to be contiguous", x.1.shape());
     };
-    let flat = Layout::contiguous_with_offset((count, inputs), start);
-    let product = x.0.matmul(
-        weight.0,
-        (1, count, outputs, inputs),
-        &flat,
-        &weight.1.transpose(0, 1)?,
-    )?;
     let shape = Shape::from(dims);
-    let plain = after.bias.is_none() && after.residual.is_none() && !after.gelu;
-    if plain || count * outputs == 0 {
-        return Ok((product, shape));
-    }
     let stream = x.0.device.cuda_stream();
     let address = |placed: Option<Placed<'_>>| -> Result<Address> {
         match placed {
@@ -258,10 +248,68 @@ pub(in crate::kernels) fn linear(
         residual: address(after.residual)?,
         gelu: after.gelu,
     };
+    // cuBLASLt's GELU is the approximation by tanh, so that what comes before ours is not its to do either.
+    let within = match after.gelu {
+        true => Epilogue::default(),
+        false => what,
+    };
+    let sizes = [count, inputs, outputs];
+    let (product, rest) = match product(element, sizes, x, weight, within)? {
+        Some(product) if after.gelu => (product, what),
+        Some(product) => return Ok((product, shape)),
+        None => {
+            let flat = Layout::contiguous_with_offset((count, inputs), start);
+            let turned = weight.1.transpose(0, 1)?;
+            let product = x.0.matmul(weight.0, (1, count, outputs, inputs), &flat, &turned)?;
+            (product, what)
+        }
+    };
+    if (rest.bias, rest.residual, rest.gelu) == (0, 0, false) || count * outputs == 0 {
+        return Ok((product, shape));
+    }
     let storage = fill([], product, |[], y| {
-        plan::epilogue(element, what, (count, outputs), (y, y))
+        plan::epilogue(element, rest, (count, outputs), (y, y))
     })?;
     Ok((storage, shape))
+}
+
+/// `x W^T + bias + residual` by cuBLASLt, `None` where it knows no way.
+fn product(
+    element: Element,
+    [count, inputs, outputs]: [usize; 3],
+    x: Placed<'_>,
+    weight: Placed<'_>,
+    within: Epilogue,
+) -> Result<Option<CudaStorage>> {
+    let &[row_stride, column_stride] = weight.1.stride() else {
+        bail!("linear: weight {:?} is not a matrix", weight.1.shape())
+    };
+    if count * inputs * outputs == 0 {
+        return Ok(None);
+    }
+    let device = x.0.device.clone();
+    let stream = device.cuda_stream();
+    let mut room = room(&device, element, count * outputs)?;
+    // A transposed view begins where the matrix does that it is a view of.
+    let lies = Layout::contiguous_with_offset((outputs, inputs), weight.1.start_offset());
+    let done = {
+        let (x, weight) = (input(x, &stream)?, input((weight.0, &lies), &stream)?);
+        let y = output(&mut room, &stream)?;
+        let operands = Operands {
+            weight: weight.address,
+            x: x.address,
+            bias: within.bias,
+            residual: within.residual,
+            y: y.address,
+        };
+        let sizes = [count, inputs, outputs];
+        match Product::new(element, sizes, [row_stride, column_stride], &operands) {
+            // SAFETY: the addresses are those of live tensors of this device, whose lengths the caller has checked.
+            Some(product) => unsafe { cublas_lt::run(&device, &product, &operands)? },
+            None => false,
+        }
+    };
+    Ok(done.then_some(room))
 }
 
 /// `[clips, frames, tokens, channels]` to `[clips, frames_out, tokens, 3 * channels]`.

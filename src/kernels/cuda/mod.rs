@@ -3,10 +3,13 @@
 //! The kernels are the `.cu` files beside this one. What surrounds them is in three parts: [`arguments`] states each
 //! kernel's one argument a second time, [`plan`] decides on grid, threads and shared memory (plain arithmetic that runs
 //! anywhere), and `card` and `forward` bring a plan and Candle's tensors to a card, in builds with CUDA. The tests compile
-//! the same sources with a C++ compiler (`host.h`), launch the same plans there and compare with the references.
+//! the same sources with a C++ compiler (`host.h`), launch the same plans there and compare with the references. Matrix
+//! products are cuBLASLt's: [`product`] says what it is told, `cublas_lt` tells it.
 
 #[cfg(feature = "cuda")]
 mod card;
+#[cfg(feature = "cuda")]
+mod cublas_lt;
 #[cfg(feature = "cuda")]
 pub(super) mod forward;
 #[cfg(test)]
@@ -16,12 +19,13 @@ mod tests;
 
 mod arguments;
 mod plan;
+mod product;
 
 #[cfg(feature = "cuda")]
 use candle_core::DType;
 
 /// Types that the kernels are compiled for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Element {
     F32,
     Bf16,
