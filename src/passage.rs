@@ -292,6 +292,8 @@ mod tests {
     #[test]
     fn between_tasks_the_processor_is_given_to_who_waits_for_it() {
         let mut tasks = turns();
+        // A machine at work may give few turns; the first one alone says nothing.
+        assert!(tasks.len() > 2, "turns in half a minute: {tasks:?}");
         tasks.sort();
         // Without it a turn lasts until the system looks at the clock, dozens of tasks.
         assert!(tasks[tasks.len() / 2] <= 2, "tasks of each turn: {tasks:?}");

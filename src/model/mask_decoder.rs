@@ -64,8 +64,9 @@ impl MaskDecoder {
                 )
             });
             let grid = config.grid_side();
-            let enlargement =
-                skip.is_some().then(|| resize::matrix(grid, grid << (i + 1), weights.dtype(), weights.device()));
+            let enlargement = skip
+                .is_some()
+                .then(|| resize::matrix(grid, grid << (i + 1), weights.dtype(), weights.device()));
             let norm = (i < last).then(|| LayerNorm::new(outputs, ENCODER_EPS, upscaling.pp(3 * i + 1)));
             Ok(Step {
                 upscale: Upscale::new(inputs, outputs, upscaling.pp(3 * i))?,

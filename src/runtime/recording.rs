@@ -102,7 +102,9 @@ mod on_card {
     use candle_core::cuda_backend::cudarc::driver::sys::{
         CUgraphInstantiate_flags, CUstreamCaptureMode, cuMemPoolTrimTo,
     };
-    use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaGraph, CudaStream, DriverError, result};
+    use candle_core::cuda_backend::cudarc::driver::{
+        CudaContext, CudaGraph, CudaStream, DriverError, result,
+    };
     use std::sync::Arc;
 
     pub(super) struct Graph(CudaGraph);
@@ -209,7 +211,10 @@ mod tests {
             let of = |values: [f32; 2]| Tensor::new(&values, &Device::Cpu).unwrap();
             let (a, b) = (of([10.0, 20.0]), of([100.0, 200.0]));
             recording.write(&[&a, &b]).unwrap();
-            assert_eq!(recording.play().unwrap().to_vec1::<f32>().unwrap(), [111.0, 222.0]);
+            assert_eq!(
+                recording.play().unwrap().to_vec1::<f32>().unwrap(),
+                [111.0, 222.0]
+            );
             recording.inputs()[1].slice_set(&of([0.0, 1.0]), 0, 0).unwrap();
             assert_eq!(recording.play().unwrap().to_vec1::<f32>().unwrap(), [11.0, 23.0]);
             assert!(recording.write(&[&a]).is_err());

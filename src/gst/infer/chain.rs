@@ -168,7 +168,7 @@ impl Infer {
         }
         let (eye, seen) = match eye {
             Some(mut eye) => {
-                let seen = self.look(&mut eye, &buffer);
+                let seen = self.look(&mut eye, &buffer, time);
                 (Some(eye), Some(seen))
             }
             None => (None, None),
@@ -198,14 +198,19 @@ impl Infer {
     }
 
     /// Reads the pixels of the region of interest; where that has changed, the epoch ends before this frame.
-    fn look(&self, eye: &mut Eye, buffer: &gst::Buffer) -> Result<crate::Result<ModelFrame>, gst::FlowError> {
+    fn look(
+        &self,
+        eye: &mut Eye,
+        buffer: &gst::Buffer,
+        time: FrameTime,
+    ) -> Result<crate::Result<ModelFrame>, gst::FlowError> {
         let Some((format, mut region, live)) = self.state().as_ref().and_then(State::view) else {
             return Err(gst::FlowError::Flushing);
         };
         let passage = || live.then(Passage::begin);
         let found = {
             let _passage = passage();
-            eye.find_region(&format, buffer)
+            eye.find_region(&format, buffer, time)
         };
         match found {
             Ok(Some(found)) if found != region => {

@@ -434,6 +434,7 @@ pub(super) const SLOW_FRAME_NANOS: u64 = 1_000_000_000 / 25;
 pub(super) struct Eye {
     squarer: Squarer,
     finder: Option<RegionFinder>,
+    live: bool,
 }
 
 impl Eye {
@@ -443,6 +444,7 @@ impl Eye {
         Self {
             squarer: Squarer::new(spec.side_px, resize, spec.orientation),
             finder,
+            live,
         }
     }
 
@@ -451,18 +453,25 @@ impl Eye {
         self.squarer.model_square(region)
     }
 
-    /// The region of interest as the frame in `buffer` shows it; `None` when nothing new can be said of it.
+    /// The region of interest as the frame of `time` in `buffer` shows it; `None` when nothing new can be said of it.
     ///
     /// # Errors
     /// A buffer that does not hold a picture of `format`.
-    pub fn find_region(&mut self, format: &Format, buffer: &gst::BufferRef) -> Result<Option<Rect>> {
+    pub fn find_region(
+        &mut self,
+        format: &Format,
+        buffer: &gst::BufferRef,
+        time: FrameTime,
+    ) -> Result<Option<Rect>> {
+        let live_nanos = time.running_nanos.filter(|_| self.live);
         let Some(finder) = self.finder.as_mut().filter(|finder| !finder.is_settled()) else {
             return Ok(None);
         };
         let whole = format.size.rect();
         let found = format.with_picture(buffer, whole, |picture, area| {
             let rows = area.height_px;
-            Ok(finder.observe(picture, area).map(|found| (found, rows)))
+            let found = finder.observe(picture, area, live_nanos);
+            Ok(found.map(|found| (found, rows)))
         })?;
         // A field has every second row.
         Ok(found.map(|(found, rows)| {

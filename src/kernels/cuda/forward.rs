@@ -260,7 +260,8 @@ pub(in crate::kernels) fn linear(
         None => {
             let flat = Layout::contiguous_with_offset((count, inputs), start);
             let turned = weight.1.transpose(0, 1)?;
-            let product = x.0.matmul(weight.0, (1, count, outputs, inputs), &flat, &turned)?;
+            let product =
+                x.0.matmul(weight.0, (1, count, outputs, inputs), &flat, &turned)?;
             (product, what)
         }
     };

@@ -24,6 +24,8 @@
 //! ```
 
 pub mod key;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 
 use super::blend_layer::{Edge, Layer, Paint};
 use crate::kernels::simd::{Body, dispatch};
@@ -156,13 +158,19 @@ impl Patterns {
 ///
 /// `patterns` are those of this layer and pass.
 pub fn blend(bytes: &mut [u8], stride_bytes: usize, layer: &Layer, pass: Pass, patterns: &Patterns) {
-    dispatch(Blend {
+    let blend = Blend {
         bytes,
         stride_bytes,
         layer,
         pass,
         patterns,
-    });
+    };
+    #[cfg(target_arch = "x86_64")]
+    if wide::is_here() {
+        // SAFETY: the machine has what it takes.
+        return unsafe { wide::blend(blend) };
+    }
+    dispatch(blend);
 }
 
 /// The arguments of [`blend`].

@@ -20,6 +20,7 @@ pub struct Ink {
 
 /// One pixel with a coverage of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)] // four numbers in this order, which whole vectors are read as
 pub struct Edge {
     /// Coverage, 0..=32768.
     pub alpha: u16,

@@ -6,7 +6,8 @@
 //! chroma samples lie.
 //!
 //! Single frames mislead (a dark corner, a fade-in), so [`RegionFinder`] joins what the first frames show. While they
-//! show nothing it takes little time: a dark frame a glance, and of others ever fewer are searched.
+//! show nothing it takes little time: a dark frame a glance, and of others in a live video ever fewer are searched, but
+//! five a second.
 
 use super::convert::{Picture, RgbRow};
 use crate::geometry::{Rect, Size};
@@ -35,18 +36,18 @@ const LIT_SHARE: usize = 256;
 /// Rows of a first glance: a dark frame costs no more, however many there are.
 const ROWS_GLANCED: u32 = 34;
 
-/// Frames left out at most after one that showed nothing: the first leaves out one, each further one twice as many.
-const MOST_LEFT_OUT: u32 = 32;
+/// How long nothing is searched after a frame that showed nothing: this after the first, twice as long after each
+/// further one, up to a time that nobody notices.
+const FIRST_REST_NANOS: u64 = 25_000_000;
+const LONGEST_REST_NANOS: u64 = 200_000_000;
 
 /// Finds the region of interest from the first frames of a stream.
 #[derive(Debug, Clone, Default)]
 pub struct RegionFinder {
     found: Option<Rect>,
     frames: u32,
-    /// Frames that were left out after the latest that showed nothing.
-    leaves_out: u32,
-    /// Frames still to be left out.
-    left_out: u32,
+    /// When a frame showed nothing, and how long nothing is searched after it.
+    rest: Option<(u64, u64)>,
     row: RgbRow,
 }
 
@@ -57,13 +58,10 @@ impl RegionFinder {
     }
 
     /// Looks at `area` of a picture. The region so far, relative to `area`; `None` before any was found.
-    pub fn observe(&mut self, picture: &Picture<'_>, area: Rect) -> Option<Rect> {
-        if self.is_settled() {
-            return self.found;
-        }
-        // A search takes as long as all else that a frame needs, and what one frame does not show, the next hardly does.
-        if self.left_out > 0 {
-            self.left_out -= 1;
+    ///
+    /// * `live_nanos`: running time, where searching every frame would cost a live video too much
+    pub fn observe(&mut self, picture: &Picture<'_>, area: Rect, live_nanos: Option<u64>) -> Option<Rect> {
+        if self.is_settled() || live_nanos.is_some_and(|now| self.is_at_rest(now)) {
             return self.found;
         }
         if is_dark(picture, area, &mut self.row) {
@@ -72,15 +70,23 @@ impl RegionFinder {
         match content(picture, area, &mut self.row) {
             Some(content) => {
                 self.frames += 1;
-                self.leaves_out = 0;
+                self.rest = None;
                 self.found = Some(self.found.map_or(content, |found| joined(found, content)));
             }
+            // A search takes as long as all else that a frame needs, and what one does not show, the next hardly does.
             None => {
-                self.leaves_out = (2 * self.leaves_out).clamp(1, MOST_LEFT_OUT);
-                self.left_out = self.leaves_out;
+                let longer = |(_, rest): (u64, u64)| (2 * rest).min(LONGEST_REST_NANOS);
+                let rest = self.rest.map_or(FIRST_REST_NANOS, longer);
+                self.rest = live_nanos.map(|now| (now, rest));
             }
         }
         self.found
+    }
+
+    /// Whether `now` lies in the rest after a frame that showed nothing. Before that frame it is another video's time.
+    fn is_at_rest(&self, now: u64) -> bool {
+        self.rest
+            .is_some_and(|(since, rest)| (since..since.saturating_add(rest)).contains(&now))
     }
 }
 
@@ -299,8 +305,9 @@ mod tests {
     #[test]
     fn the_first_frames_are_joined_and_then_it_stays() {
         let mut finder = RegionFinder::default();
-        let observe =
-            |finder: &mut RegionFinder, frame: &Gray| frame.with(|p| finder.observe(p, frame.size.rect()));
+        let observe = |finder: &mut RegionFinder, frame: &Gray| {
+            frame.with(|p| finder.observe(p, frame.size.rect(), None))
+        };
         let dark = Gray::black(200, 100);
         assert_eq!(observe(&mut finder, &dark), None);
         let mut dim = Gray::black(200, 100);
@@ -319,38 +326,53 @@ mod tests {
         assert_eq!(observe(&mut finder, &full), Some(rect(40, 0, 80, 100)));
     }
 
+    /// Shows frame `number` of a video of 30 frames a second.
+    fn shown(finder: &mut RegionFinder, number: u64, frame: &Gray) -> Option<Rect> {
+        frame.with(|p| finder.observe(p, frame.size.rect(), Some(number * 1_000_000_000 / 30)))
+    }
+
     #[test]
-    fn dark_frames_leave_none_out_and_others_that_show_nothing_ever_more() {
-        let observe =
-            |finder: &mut RegionFinder, frame: &Gray| frame.with(|p| finder.observe(p, frame.size.rect()));
+    fn live_frames_that_show_nothing_are_searched_ever_less_and_still_five_times_a_second() {
         let mut picture = Gray::black(640, 480);
         picture.fill(|x, _| x < 500.0);
+        let found = Some(rect(0, 0, 500, 480));
+        // After dark frames the first other one is searched.
         let mut finder = RegionFinder::default();
-        for _ in 0..100 {
-            assert_eq!(observe(&mut finder, &Gray::black(640, 480)), None);
+        for frame in 0..100 {
+            assert_eq!(shown(&mut finder, frame, &Gray::black(640, 480)), None);
         }
-        assert_eq!(observe(&mut finder, &picture), Some(rect(0, 0, 500, 480)));
+        assert_eq!(shown(&mut finder, 100, &picture), found);
 
         let mut spot = Gray::black(640, 480);
         spot.fill(|x, y| x < 60.0 && y < 60.0);
         let mut finder = RegionFinder::default();
         let mut searched = Vec::new();
-        for frame in 0..200 {
-            if finder.left_out == 0 {
+        for frame in 0..40 {
+            if !finder.is_at_rest(frame * 1_000_000_000 / 30) {
                 searched.push(frame);
             }
-            assert_eq!(observe(&mut finder, &spot), None);
+            assert_eq!(shown(&mut finder, frame, &spot), None);
         }
-        assert_eq!(searched, [0, 2, 5, 10, 19, 36, 69, 102, 135, 168]);
-        let waited = (0..100)
-            .find(|_| observe(&mut finder, &picture).is_some())
-            .unwrap();
-        assert!(waited <= MOST_LEFT_OUT, "{waited}");
+        assert_eq!(searched, [0, 1, 3, 6, 12, 18, 24, 30, 36]);
+        let mut later = finder.clone();
+        let waited = (40..100).find(|&frame| shown(&mut later, frame, &picture).is_some());
+        assert_eq!(waited, Some(42));
         // Once there is something every frame counts again.
-        for _ in 1..FRAMES_JOINED {
-            assert!(!finder.is_settled());
-            observe(&mut finder, &picture);
+        for frame in 43..42 + u64::from(FRAMES_JOINED) {
+            assert!(!later.is_settled());
+            shown(&mut later, frame, &picture);
         }
-        assert!(finder.is_settled());
+        assert!(later.is_settled());
+        // Frames that are looked at seldom, and a time that begins anew, wait for nothing.
+        assert_eq!(shown(&mut finder.clone(), 46, &picture), found);
+        assert_eq!(shown(&mut finder.clone(), 0, &picture), found);
+        // Nor does what is no live video.
+        for _ in 0..100 {
+            assert_eq!(spot.with(|p| finder.observe(p, spot.size.rect(), None)), None);
+        }
+        assert_eq!(
+            picture.with(|p| finder.observe(p, picture.size.rect(), None)),
+            found
+        );
     }
 }

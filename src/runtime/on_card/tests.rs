@@ -138,9 +138,7 @@ fn streams_come_and_go_between_recorded_steps() {
                         let want = [Want::Labels, Want::Probabilities][roll(20) / 19];
                         let steps: Vec<Step> = streams
                             .iter()
-                            .map(|&s| {
-                                step(s as u64, frame(&format!("{}", (turn + s) % 7)), prompt, want)
-                            })
+                            .map(|&s| step(s as u64, frame(&format!("{}", (turn + s) % 7)), prompt, want))
                             .collect();
                         let results = both(&mut card, &mut other, &steps);
                         if let [Ok(Plane::Labels(a)), Ok(Plane::Labels(b)), ..] = &results[..] {
@@ -162,11 +160,12 @@ fn a_state_of_no_numbers_is_forgotten_and_the_others_go_on() {
     pretended_card::during(|| {
         let (mut card, mut other) = (OnCard::new(plain(Adapters::Both)), plain(Adapters::Both));
         let automatic = Prompt::default();
-        let two = |turn: usize| {
-            [0, 1].map(|s| step(s, frame(&format!("{turn} {s}")), &automatic, Want::Labels))
-        };
+        let two =
+            |turn: usize| [0, 1].map(|s| step(s, frame(&format!("{turn} {s}")), &automatic, Want::Labels));
         for turn in 0..4 {
-            both(&mut card, &mut other, &two(turn)).into_iter().for_each(|r| drop(r.unwrap()));
+            both(&mut card, &mut other, &two(turn))
+                .into_iter()
+                .for_each(|r| drop(r.unwrap()));
         }
         assert!(is_recorded(&card, 2, &automatic));
         let state = card.snapshot(StreamId(1)).unwrap();
