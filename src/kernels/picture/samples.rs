@@ -10,6 +10,26 @@
 use super::convert::PlaneRef;
 use super::convert_rows::{Factors, centred, high, wide};
 
+/// Lines whose bytes are summed several rows at a time where the processor can: what most cameras and decoders give.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Bytes<'a> {
+    /// Samples of one byte and of one part, `high(wide(byte) factor)`, from sample `x` of a row on.
+    Luma {
+        plane: PlaneRef<'a>,
+        x: usize,
+        factor: i16,
+    },
+    /// Samples of two bytes, U and V, from pair `x` of a row on, and of three parts. Rows after the last are as this one.
+    Pairs {
+        plane: PlaneRef<'a>,
+        last_row: usize,
+        x: usize,
+        factors: Factors,
+    },
+    /// Others.
+    Other,
+}
+
 /// Rows of samples that have `PARTS` parts each.
 pub(super) trait Lines<const PARTS: usize>: Copy {
     /// The samples of a row.
@@ -20,6 +40,11 @@ pub(super) trait Lines<const PARTS: usize>: Copy {
 
     /// The parts of sample `x`, which is less than `count`.
     fn parts(self, row: Self::Row, x: usize) -> [i16; PARTS];
+
+    /// What bytes these are.
+    fn bytes(&self) -> Bytes<'_> {
+        Bytes::Other
+    }
 }
 
 /// Luma: byte `AT` of every `STEP`.
@@ -42,6 +67,17 @@ impl<'a, const STEP: usize, const AT: usize> Lines<1> for Luma<'a, STEP, AT> {
     #[inline(always)]
     fn parts(self, row: Self::Row, x: usize) -> [i16; 1] {
         [high(wide(row[x][AT]), self.factors.luma)]
+    }
+
+    fn bytes(&self) -> Bytes<'_> {
+        match STEP {
+            1 => Bytes::Luma {
+                plane: self.plane,
+                x: self.x,
+                factor: self.factors.luma,
+            },
+            _ => Bytes::Other,
+        }
     }
 }
 
@@ -85,6 +121,18 @@ impl<'a, const STEP: usize, const U: usize, const V: usize> Lines<3> for PairedC
     #[inline(always)]
     fn parts(self, row: Self::Row, x: usize) -> [i16; 3] {
         chroma(self.factors, row[x][U], row[x][V])
+    }
+
+    fn bytes(&self) -> Bytes<'_> {
+        match (STEP, U, V) {
+            (2, 0, 1) => Bytes::Pairs {
+                plane: self.plane,
+                last_row: self.last_row,
+                x: self.x,
+                factors: self.factors,
+            },
+            _ => Bytes::Other,
+        }
     }
 }
 
@@ -138,7 +186,12 @@ impl<'a, const STEP: usize, const RED: usize, const BLUE: usize> Lines<3> for Pi
 
 /// `count` groups of bytes of row `y`, from group `x` on.
 #[inline(always)]
-fn samples<const STEP: usize>(plane: PlaneRef<'_>, y: usize, x: usize, count: usize) -> &[[u8; STEP]] {
+pub(super) fn samples<const STEP: usize>(
+    plane: PlaneRef<'_>,
+    y: usize,
+    x: usize,
+    count: usize,
+) -> &[[u8; STEP]] {
     let row = &plane.data[y * plane.stride_bytes + x * STEP..];
     let (groups, _) = row.as_chunks::<STEP>();
     &groups[..count]
