@@ -1,4 +1,6 @@
-//! The one place where a vector width is chosen: AVX-512, AVX2 with FMA, NEON, or what the target has anyway.
+//! Where a vector width is chosen: AVX-512, AVX2 with FMA, NEON, or what the target has anyway. The two modules `wide` under
+//! `picture` are apart from this: they are written for AVX-512 alone, ask for it themselves, and leave everything else to
+//! bodies as these.
 //!
 //! A kernel's body is plain Rust that the compiler vectorises; [`dispatch`] compiles it once per instruction set
 //! and picks at run time. `FMA` tells the body whether fused multiply-add is one instruction: without it
