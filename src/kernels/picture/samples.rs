@@ -12,6 +12,10 @@ use super::convert_rows::{Factors, centred, high, wide};
 
 /// Lines whose bytes are summed several rows at a time where the processor can: what most cameras and decoders give.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    expect(dead_code, reason = "summed one by one elsewhere")
+)]
 pub(super) enum Bytes<'a> {
     /// Samples of one byte and of one part, `high(wide(byte) factor)`, from sample `x` of a row on.
     Luma {
