@@ -39,6 +39,16 @@ pub fn dispatch<B: Body>(body: B) -> B::Output {
     Arch::new().dispatch(Vectorised(body))
 }
 
+/// A mask of the first `count` of 64 lanes.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(super) fn first_lanes(count: usize) -> u64 {
+    match count {
+        0..64 => (1 << count) - 1,
+        _ => u64::MAX,
+    }
+}
+
 /// Name of the instruction set [`dispatch`] picks here, for reports.
 pub fn instruction_set() -> &'static str {
     struct Lanes;

@@ -8,7 +8,7 @@
 //! same order, their states stay there; only when others come are they brought home, to where the plain forward has them.
 
 use super::clip::bytes_at;
-use super::plain::{Plain, label_planes};
+use super::plain::{Plain, label_planes, wanted_images};
 use super::recording::Recording;
 use super::segmenter::{Forward, prompts};
 use crate::error::Result;
@@ -149,8 +149,7 @@ impl OnCard {
         Ok(())
     }
 
-    /// Steps with one prompt and nothing but labels wanted, played; `None` where the shape is not familiar. No states are
-    /// elsewhere than home then.
+    /// Steps with one prompt and nothing but labels wanted, played; `None` where the shape is not familiar.
     fn played(&mut self, rows: &[&Step]) -> Result<Option<Vec<Result<Plane, SegmentError>>>> {
         let streams: Vec<StreamId> = rows.iter().map(|step| step.stream).collect();
         let shape = StepShape {
@@ -166,7 +165,6 @@ impl OnCard {
         }
         let plain = &self.plain;
         let Some(steps) = self.steps.get(shape, || record_steps(plain, rows)) else {
-            self.bring_home(|_| true)?;
             return Ok(None);
         };
         if !is_there(steps) {
@@ -289,9 +287,7 @@ fn record_steps(plain: &Plain, rows: &[&Step]) -> Result<Steps> {
 impl Forward for OnCard {
     fn clips(&mut self, rows: &[&Request]) -> Result<Vec<Result<Reply, SegmentError>>> {
         let frames = rows[0].frames.len();
-        let wanted: Vec<u32> = (rows.iter().enumerate())
-            .flat_map(|(row, r)| r.outputs.iter().map(move |&i| (row * frames + i) as u32))
-            .collect();
+        let wanted = wanted_images(rows);
         if wanted.is_empty() || rows.iter().any(|row| row.want != Want::Labels) {
             return self.plain.clips(rows);
         }

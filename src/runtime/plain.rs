@@ -89,6 +89,15 @@ impl Plain {
     }
 }
 
+/// Images of a batch of clips of equal length that an output is wanted for, in order.
+pub(super) fn wanted_images(rows: &[&Request]) -> Vec<u32> {
+    let images = |(row, request): (usize, &&Request)| -> Vec<u32> {
+        let first = row * request.frames.len();
+        request.outputs.iter().map(|&i| (first + i) as u32).collect()
+    };
+    rows.iter().enumerate().flat_map(images).collect()
+}
+
 /// Class ids and a flag of each image, as they come from a card.
 pub(super) fn label_planes(rows: Vec<Vec<u8>>) -> impl Iterator<Item = (Plane, usize)> {
     rows.into_iter().map(|mut row| {
@@ -99,14 +108,11 @@ pub(super) fn label_planes(rows: Vec<Vec<u8>>) -> impl Iterator<Item = (Plane, u
 
 impl Forward for Plain {
     fn clips(&mut self, rows: &[&Request]) -> Result<Vec<Result<Reply, SegmentError>>> {
-        let frames = rows[0].frames.len();
         let clips: Vec<&[ModelFrame]> = rows.iter().map(|r| r.frames.as_slice()).collect();
         let clip = self.input(&clips)?;
         let prompts = prompts(&rows[0].prompt, &self.place.device, self.place.dtype)?;
         // Only the frames that somebody wants go through the decoder.
-        let wanted: Vec<u32> = (rows.iter().enumerate())
-            .flat_map(|(row, r)| r.outputs.iter().map(move |&i| (row * frames + i) as u32))
-            .collect();
+        let wanted = wanted_images(rows);
         if wanted.is_empty() {
             return Ok(rows.iter().map(|_| Ok(Reply { planes: Vec::new() })).collect());
         }

@@ -3,6 +3,7 @@
 
 use super::{Blend, EDGE_BITS, EDGE_ONE, PATTERN_BYTES, Pattern, blend_edges};
 use crate::kernels::picture::blend_layer::{Edge, Paint};
+use crate::kernels::simd::first_lanes;
 use std::arch::x86_64::{
     __m512i, _mm_mask_storeu_epi8, _mm_maskz_loadu_epi8, _mm_setr_epi8, _mm256_loadu_si256,
     _mm256_mask_storeu_epi8, _mm256_maskz_loadu_epi8, _mm256_maskz_loadu_epi64, _mm256_storeu_si256,
@@ -95,15 +96,6 @@ pub(super) unsafe fn blend(blend: Blend<'_>) {
     }
 }
 
-/// The first so many of 64.
-#[inline]
-fn first(count: usize) -> u64 {
-    match count {
-        0..64 => (1 << count) - 1,
-        _ => u64::MAX,
-    }
-}
-
 /// # Safety
 /// As [`blend`].
 #[inline]
@@ -129,7 +121,7 @@ unsafe fn solid(target: &mut [u8], pattern: &Pattern) {
             unsafe { _mm256_storeu_si256(place, mix(_mm256_loadu_si256(place), at)) };
         }
         if !rest.is_empty() {
-            let (mask, place) = (first(rest.len()) as u32, rest.as_mut_ptr().cast());
+            let (mask, place) = (first_lanes(rest.len()) as u32, rest.as_mut_ptr().cast());
             // SAFETY: no more bytes than there are are read and written.
             unsafe {
                 let bytes = _mm256_maskz_loadu_epi8(mask, place);
@@ -175,7 +167,7 @@ unsafe fn one(pixels: &mut [u8], edges: &[Edge], component: usize) {
     let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
     let low = _mm512_set1_epi32(0xffff);
     for (pixels, edges) in pixels.chunks_mut(16).zip(edges.chunks(16)) {
-        let mask = first(edges.len()) as u16;
+        let mask = first_lanes(edges.len()) as u16;
         let from: *const i64 = edges.as_ptr().cast();
         // SAFETY: an edge is 64 bits, and no more of them than there are are read.
         let (a, b) = unsafe {
@@ -239,8 +231,8 @@ unsafe fn two(pixels: &mut [u8], edges: &[Edge], components: [usize; 2]) {
     let (alphas, colors) = (pairs(0, 0), pairs(first_at, second_at));
     for (pixels, edges) in pixels.chunks_mut(16).zip(edges.chunks(8)) {
         // SAFETY: an edge is 64 bits, and no more of them than there are are read.
-        let edge = unsafe { _mm512_maskz_loadu_epi64(first(edges.len()) as u8, edges.as_ptr().cast()) };
-        let mask = first(2 * edges.len()) as u16;
+        let edge = unsafe { _mm512_maskz_loadu_epi64(first_lanes(edges.len()) as u8, edges.as_ptr().cast()) };
+        let mask = first_lanes(2 * edges.len()) as u16;
         let (alpha, color) = (
             _mm512_shuffle_epi8(edge, alphas),
             _mm512_shuffle_epi8(edge, colors),
@@ -259,7 +251,7 @@ unsafe fn two(pixels: &mut [u8], edges: &[Edge], components: [usize; 2]) {
 unsafe fn four(pixels: &mut [u8], edges: &[Edge], is_reversed: bool) {
     for (pixels, edges) in pixels.chunks_mut(16).zip(edges.chunks(4)) {
         // SAFETY: an edge is 64 bits, and no more of them than there are are read.
-        let edge = unsafe { _mm256_maskz_loadu_epi64(first(edges.len()) as u8, edges.as_ptr().cast()) };
+        let edge = unsafe { _mm256_maskz_loadu_epi64(first_lanes(edges.len()) as u8, edges.as_ptr().cast()) };
         // Coverage and three components of each.
         let edge = _mm512_cvtepu16_epi32(edge);
         let color = match is_reversed {
@@ -267,7 +259,7 @@ unsafe fn four(pixels: &mut [u8], edges: &[Edge], is_reversed: bool) {
             true => _mm512_shuffle_epi32::<0b11_01_10_11>(edge),
         };
         let alpha = _mm512_shuffle_epi32::<0>(edge);
-        let mask = first(4 * edges.len()) as u16;
+        let mask = first_lanes(4 * edges.len()) as u16;
         // SAFETY: there are four bytes for each edge.
         unsafe {
             lay(

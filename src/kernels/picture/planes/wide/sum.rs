@@ -16,6 +16,7 @@ use crate::kernels::picture::convert::PlaneRef;
 use crate::kernels::picture::convert_rows::Factors;
 use crate::kernels::picture::planes::{Down, Plane};
 use crate::kernels::picture::samples::{Bytes, samples};
+use crate::kernels::simd::first_lanes;
 use std::arch::x86_64::{
     __m512, __m512i, _mm512_add_ps, _mm512_cvtepi32_ps, _mm512_dpwssd_epi32, _mm512_mask_storeu_ps,
     _mm512_maskz_loadu_epi8, _mm512_mul_ps, _mm512_mulhi_epi16, _mm512_permutex2var_ps, _mm512_set1_epi8,
@@ -147,15 +148,6 @@ fn chroma_row<'a>(plane: PlaneRef<'a>, y: usize, x: usize, width: usize) -> &'a 
     samples::<2>(plane, y, x, width).as_flattened()
 }
 
-/// The first so many of 64.
-#[inline]
-fn first(count: usize) -> u64 {
-    match count {
-        0..64 => (1 << count) - 1,
-        _ => u64::MAX,
-    }
-}
-
 /// Sums of both halves as one number.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -188,7 +180,7 @@ unsafe fn wide(row: *const u8, at: usize, mask: u64) -> [__m512i; 2] {
 unsafe fn luma(pairs: &[Pair], factor: i16, sums: &mut [f32]) {
     let factor = _mm512_set1_epi16(factor);
     for (block, sums) in sums.chunks_mut(BLOCK).enumerate() {
-        let (at, mask) = (block * BLOCK, first(sums.len()));
+        let (at, mask) = (block * BLOCK, first_lanes(sums.len()));
         let (mut high, mut low) = ([_mm512_setzero_si512(); 4], [_mm512_setzero_si512(); 4]);
         for pair in pairs {
             let (high_weight, low_weight) = (_mm512_set1_epi32(pair.high), _mm512_set1_epi32(pair.low));
@@ -224,7 +216,7 @@ unsafe fn luma(pairs: &[Pair], factor: i16, sums: &mut [f32]) {
         ];
         for (sums, numbers) in sums.chunks_mut(16).zip(quarters) {
             // SAFETY: no more numbers than there are are written.
-            unsafe { _mm512_mask_storeu_ps(sums.as_mut_ptr(), first(sums.len()) as u16, numbers) };
+            unsafe { _mm512_mask_storeu_ps(sums.as_mut_ptr(), first_lanes(sums.len()) as u16, numbers) };
         }
     }
 }
@@ -245,7 +237,7 @@ unsafe fn chroma(pairs: &[Pair], factors: Factors, [red, green, blue]: [&mut [f3
         .zip(green.chunks_mut(BLOCK / 2))
         .zip(blue.chunks_mut(BLOCK / 2));
     for (block, ((red, green), blue)) in sums.enumerate() {
-        let (at, mask) = (block * BLOCK, first(2 * red.len()));
+        let (at, mask) = (block * BLOCK, first_lanes(2 * red.len()));
         let zero = _mm512_setzero_si512();
         let (mut high, mut low) = ([zero; 4], [zero; 4]);
         let (mut green_high, mut green_low) = ([zero; 2], [zero; 2]);
@@ -288,7 +280,7 @@ unsafe fn chroma(pairs: &[Pair], factors: Factors, [red, green, blue]: [&mut [f3
             for (sums, order) in sums.chunks_mut(16).zip([front, back]) {
                 let numbers = _mm512_permutex2var_ps(lower, order, upper);
                 // SAFETY: no more numbers than there are are written.
-                unsafe { _mm512_mask_storeu_ps(sums.as_mut_ptr(), first(sums.len()) as u16, numbers) };
+                unsafe { _mm512_mask_storeu_ps(sums.as_mut_ptr(), first_lanes(sums.len()) as u16, numbers) };
             }
         }
     }
