@@ -5,6 +5,8 @@ pub mod checkpoint;
 pub mod cli;
 pub mod data;
 pub mod error;
+#[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
+mod fences;
 pub mod geometry;
 pub mod golden;
 #[cfg(feature = "gst")]

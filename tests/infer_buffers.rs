@@ -6,7 +6,7 @@ use gst::prelude::*;
 use gst_video::VideoFormat as F;
 use gstreamer as gst;
 use gstreamer_video as gst_video;
-use masam::geometry::Size;
+use masam::geometry::{Rect, Size};
 use masam::gst::meta::MaskMeta;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +32,19 @@ fn bench_of(fake: &Fake, properties: &[(&str, &str)]) -> Bench {
         element.set_property_from_str(name, value);
     }
     Bench::new(element, false)
+}
+
+fn rect(x_px: u32, y_px: u32, width_px: u32, height_px: u32) -> Rect {
+    Rect {
+        x_px,
+        y_px,
+        width_px,
+        height_px,
+    }
+}
+
+fn covers(rect: Rect, x_px: u32, y_px: u32) -> bool {
+    (rect.x_px..rect.right_px()).contains(&x_px) && (rect.y_px..rect.bottom_px()).contains(&y_px)
 }
 
 /// A bench that frames of 16x8 are coming to.
@@ -426,6 +439,92 @@ fn a_region_is_found_in_the_first_frames_and_begins_an_epoch() {
         MaskMeta::from_buffer(&bench.frames()[0]).unwrap().region.width_px,
         80
     );
+}
+
+/// Frames of 64x32 that show a spot, too small for a picture, or, as the last does, one of 32 columns.
+#[test]
+fn frames_that_show_nothing_are_searched_one_by_one_but_for_a_live_video() {
+    let size = Size {
+        width_px: 64,
+        height_px: 32,
+    };
+    let frame = |lit: Rect, index: u64| {
+        let row = |y: u32| (0..64).map(move |x| if covers(lit, x, y) { 100_u8 } else { 2 });
+        let mut buffer = gst::Buffer::from_mut_slice((0..32).flat_map(row).collect::<Vec<u8>>());
+        let frame = buffer.get_mut().unwrap();
+        frame.set_pts(gst::ClockTime::from_mseconds(40 * index));
+        frame.set_duration(gst::ClockTime::from_mseconds(40));
+        buffer
+    };
+    let spot = rect(20, 10, 6, 6);
+    let picture = rect(16, 0, 32, 32);
+    // Frames come every 40 ms: of a live video 0, 1, 3, 6 and 11 are searched.
+    for (mode, spots, is_found) in [
+        ("exact", 2, true),
+        ("live", 2, false),
+        ("live", 3, true),
+        ("exact", 10, true),
+        ("live", 10, false),
+        ("live", 11, true),
+    ] {
+        let fake = Fake::new();
+        let bench = bench_of(&fake, &[("mode", mode), ("roi", "auto")]);
+        bench.begin(&info_of(F::Gray8, size).to_caps().unwrap());
+        for index in 0..=spots {
+            let lit = if index == spots { picture } else { spot };
+            bench.push(frame(lit, index)).unwrap();
+            if mode == "live" {
+                bench.wait_for_passes(index + 1);
+            }
+        }
+        if mode == "exact" {
+            bench.end();
+        }
+        let asked = fake.asked();
+        let last = asked.last().unwrap().bytes.last().copied();
+        assert_eq!(last == Some(100), is_found, "{mode}, {spots} spots: {last:?}");
+    }
+}
+
+#[test]
+fn of_interlaced_and_other_frames_by_turns_one_region_is_found() {
+    use gst_video::VideoBufferFlags as V;
+    let size = Size {
+        width_px: 64,
+        height_px: 40,
+    };
+    let fake = Fake::new();
+    let bench = bench_of(&fake, &[("roi", "auto")]);
+    let mut caps = info_of(F::Gray8, size).to_caps().unwrap();
+    caps.get_mut().unwrap().set("interlace-mode", "mixed");
+    bench.begin(&caps);
+    for index in 0..12 {
+        let row = |y: u32| {
+            (0..64).map(move |x| {
+                if covers(rect(16, 10, 32, 20), x, y) {
+                    90_u8
+                } else {
+                    2
+                }
+            })
+        };
+        let mut buffer = gst::Buffer::from_mut_slice((0..40).flat_map(row).collect::<Vec<u8>>());
+        if index % 2 == 0 {
+            let flags = gst::BufferFlags::from_bits_retain((V::INTERLACED | V::TFF).bits());
+            buffer.get_mut().unwrap().set_flags(flags);
+        }
+        bench.push(buffer).unwrap();
+    }
+    bench.end();
+    let metas: Vec<_> = bench
+        .frames()
+        .iter()
+        .map(|frame| MaskMeta::from_buffer(frame).unwrap())
+        .collect();
+    assert_eq!(metas.len(), 12);
+    for meta in &metas {
+        assert_eq!((meta.region, meta.epoch), (rect(16, 10, 32, 20), metas[0].epoch));
+    }
 }
 
 /// The last row of the second of 486, with which NTSC begins, has no chroma of its own.

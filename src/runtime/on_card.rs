@@ -4,8 +4,9 @@
 //! clips, steps --> recorded, for a shape that is familiar: bytes -> [planes, encoder, decoder, class ids] -> bytes
 //!              '-> plain, for anything else: probabilities, a shape that is new, a driver that records nothing
 //! ```
-//! A recorded step works on a causal state at fixed addresses, which it changes itself. While the same streams come in the
-//! same order, their states stay there; only when others come are they brought home, to where the plain forward has them.
+//! A recorded step reads a causal state at fixed addresses and leaves beside it what becomes of it, which is made the state
+//! once the step has come to its end. While the same streams come in the same order, their states stay there; only when
+//! others come are they brought home, to where the plain forward has them.
 
 use super::clip::bytes_at;
 use super::plain::{Plain, label_planes, wanted_images};
@@ -116,8 +117,9 @@ struct StepShape {
 /// A recorded step.
 struct Steps {
     recording: Recording,
-    /// At the recording's addresses.
+    /// At the recording's addresses, and what a run makes of it.
     state: CausalState,
+    after: CausalState,
     /// Whose state that is, in order; empty for nobody's.
     streams: Vec<StreamId>,
 }
@@ -176,14 +178,9 @@ impl OnCard {
             .map(|step| std::slice::from_ref(&step.frame))
             .collect();
         write(&mut self.plain, &steps.recording, &frames)?;
-        let rows = match play(&mut self.plain, &steps.recording) {
-            Ok(rows) => rows,
-            Err(error) => {
-                // Nobody knows how far the states have come.
-                steps.streams.clear();
-                return Err(error);
-            }
-        };
+        let rows = play(&mut self.plain, &steps.recording)?;
+        // Nothing can go wrong any more.
+        steps.state.overwrite(&steps.after)?;
         let mut results = Vec::with_capacity(rows.len());
         let mut broken = Vec::new();
         for (stream, (plane, not_finite)) in steps.streams.iter().zip(label_planes(rows)) {
@@ -264,22 +261,20 @@ fn record_clips(plain: &Plain, shape: &ClipShape) -> Result<Recording> {
 fn record_steps(plain: &Plain, rows: &[&Step]) -> Result<Steps> {
     let streams = rows.len();
     let (device, dtype) = (&plain.place.device, plain.place.dtype);
-    let (model, own) = (
-        plain.model.clone(),
-        CausalState::new(plain.model.config(), streams, dtype, device)?,
-    );
+    let empty = || CausalState::new(plain.model.config(), streams, dtype, device);
+    let (model, state, after) = (plain.model.clone(), empty()?, empty()?);
     let prompts = prompts(&rows[0].prompt, device, dtype)?;
-    let state = own.clone();
+    let (before, made) = (state.clone(), after.clone());
     let recording = Recording::new(empty_inputs(plain, streams, 1)?, move |inputs| {
         let planes = prepare::planes(&inputs[0], &inputs[1], dtype)?;
-        let (features, after) = model.step(&planes, &own)?;
-        let labels = model.labels(&features, &prompts)?;
-        own.overwrite(&after)?;
-        Ok(labels)
+        let (features, after) = model.step(&planes, &before)?;
+        made.overwrite(&after)?;
+        model.labels(&features, &prompts)
     })?;
     Ok(Steps {
         recording,
         state,
+        after,
         streams: Vec::new(),
     })
 }

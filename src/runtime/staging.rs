@@ -14,6 +14,9 @@ pub(super) struct Staging {
     copied: Option<candle_core::cuda_backend::cudarc::driver::CudaEvent>,
     #[cfg(feature = "cuda")]
     returned: Option<candle_core::cuda_backend::cudarc::driver::PinnedHostSlice<u8>>,
+    /// Downloads fail while this is set.
+    #[cfg(test)]
+    pub(super) fails: bool,
 }
 
 impl Staging {
@@ -42,6 +45,12 @@ impl Staging {
     /// # Errors
     /// Those of the driver, or Candle's own.
     pub(super) fn download(&mut self, bytes: &Tensor) -> Result<Vec<Vec<u8>>> {
+        #[cfg(test)]
+        if self.fails {
+            return Err(crate::error::Error::Candle(candle_core::Error::msg(
+                "told to fail",
+            )));
+        }
         #[cfg(feature = "cuda")]
         if let Device::Cuda(card) = bytes.device() {
             return Ok(self.download_from_card(bytes, card)?);

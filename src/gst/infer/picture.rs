@@ -83,6 +83,25 @@ impl Format {
         region: Rect,
         look: impl FnOnce(&Picture<'_>, Rect) -> Result<R>,
     ) -> Result<R> {
+        self.with_frame(buffer, region, |picture, region| match self.first_field(buffer) {
+            Some(field) if picture.size().height_px > 1 => {
+                let picture = picture.field(field == Field::Bottom);
+                look(&picture, field_region(region, picture.size()))
+            }
+            _ => look(picture, region),
+        })
+    }
+
+    /// As [`Self::with_picture`], but all rows of it, whatever moments they show.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn with_frame<R>(
+        &self,
+        buffer: &gst::BufferRef,
+        region: Rect,
+        look: impl FnOnce(&Picture<'_>, Rect) -> Result<R>,
+    ) -> Result<R> {
         let layout = Layout::of(buffer, &self.info)?;
         let mapped = layout.map(buffer, self.pixels)?;
         let planes = [0, 1, 2].map(|plane| PlaneRef {
@@ -96,13 +115,7 @@ impl Format {
             y_px: region.y_px + layout.y_px,
             ..region
         };
-        match self.first_field(buffer) {
-            Some(field) if layout.size.height_px > 1 => {
-                let picture = picture.field(field == Field::Bottom);
-                look(&picture, field_region(region, picture.size()))
-            }
-            _ => look(&picture, region),
-        }
+        look(&picture, region)
     }
 }
 

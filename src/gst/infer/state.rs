@@ -468,19 +468,10 @@ impl Eye {
             return Ok(None);
         };
         let whole = format.size.rect();
-        let found = format.with_picture(buffer, whole, |picture, area| {
-            let rows = area.height_px;
-            let found = finder.observe(picture, area, live_nanos);
-            Ok(found.map(|found| (found, rows)))
-        })?;
-        // A field has every second row.
-        Ok(found.map(|(found, rows)| {
-            if rows < whole.height_px {
-                twice_as_high(found, format.size)
-            } else {
-                found
-            }
-        }))
+        // With both fields of an interlaced picture: what is lit does not move from one to the other.
+        format.with_frame(buffer, whole, |picture, area| {
+            Ok(finder.observe(picture, area, live_nanos))
+        })
     }
 
     /// `region` of the frame in `buffer` as the model's square.
@@ -491,14 +482,5 @@ impl Eye {
         format.with_picture(buffer, region, |picture, region| {
             self.squarer.square(picture, region)
         })
-    }
-}
-
-fn twice_as_high(rect: Rect, frame: Size) -> Rect {
-    let y_px = rect.y_px * 2;
-    Rect {
-        y_px,
-        height_px: (rect.height_px * 2).min(frame.height_px - y_px),
-        ..rect
     }
 }

@@ -6,8 +6,8 @@
 //! chroma samples lie.
 //!
 //! Single frames mislead (a dark corner, a fade-in), so [`RegionFinder`] joins what the first frames show. While they
-//! show nothing it takes little time: a dark frame a glance, and of others in a live video ever fewer are searched, but
-//! five a second.
+//! show nothing it takes little time: a dark frame costs a glance at a few of its rows, and of others in a live video ever
+//! fewer are searched, but always the first one 200 ms after the last that was.
 
 use super::convert::{Picture, RgbRow};
 use crate::geometry::{Rect, Size};
@@ -326,13 +326,39 @@ mod tests {
         assert_eq!(observe(&mut finder, &full), Some(rect(40, 0, 80, 100)));
     }
 
+    #[test]
+    fn a_glance_tells_dark_frames_from_others() {
+        let is_dark = |frame: &Gray| frame.with(|p| is_dark(p, frame.size.rect(), &mut RgbRow::default()));
+        // The brightest black, and one above it.
+        let gray = |byte: u8| Gray {
+            size: Size::square(40),
+            bytes: vec![byte; 1600],
+        };
+        assert!(is_dark(&gray(LIT)) && gray(LIT).content().is_none());
+        assert!(!is_dark(&gray(LIT + 1)) && gray(LIT + 1).content().is_some());
+        // One pixel of 256 in each row, and of 257.
+        for (width_px, want) in [(256, false), (257, true)] {
+            assert_eq!(is_dark(Gray::black(width_px, 90).fill(|x, _| x < 1.0)), want);
+        }
+        // A band of 32 rows, wherever it lies.
+        for top in 0..=1080 - 32 {
+            let top = f64::from(top);
+            let mut frame = Gray::black(16, 1080);
+            assert!(is_dark(&frame));
+            assert!(
+                !is_dark(frame.fill(|_, y| (top..top + 32.0).contains(&y))),
+                "{top}"
+            );
+        }
+    }
+
     /// Shows frame `number` of a video of 30 frames a second.
     fn shown(finder: &mut RegionFinder, number: u64, frame: &Gray) -> Option<Rect> {
         frame.with(|p| finder.observe(p, frame.size.rect(), Some(number * 1_000_000_000 / 30)))
     }
 
     #[test]
-    fn live_frames_that_show_nothing_are_searched_ever_less_and_still_five_times_a_second() {
+    fn live_frames_that_show_nothing_are_searched_ever_less_but_within_200_ms() {
         let mut picture = Gray::black(640, 480);
         picture.fill(|x, _| x < 500.0);
         let found = Some(rect(0, 0, 500, 480));
@@ -357,12 +383,19 @@ mod tests {
         let mut later = finder.clone();
         let waited = (40..100).find(|&frame| shown(&mut later, frame, &picture).is_some());
         assert_eq!(waited, Some(42));
-        // Once there is something every frame counts again.
-        for frame in 43..42 + u64::from(FRAMES_JOINED) {
+        // Once there is something every frame counts again, and a rest is as short as the first.
+        assert_eq!(shown(&mut later, 43, &spot), found);
+        for frame in 44..43 + u64::from(FRAMES_JOINED) {
             assert!(!later.is_settled());
             shown(&mut later, frame, &picture);
         }
         assert!(later.is_settled());
+        // No rest is longer than it says, nor shorter.
+        let nanos = 36 * 1_000_000_000 / 30 + 200_000_000;
+        assert_eq!(
+            [nanos - 1, nanos].map(|now| finder.is_at_rest(now)),
+            [true, false]
+        );
         // Frames that are looked at seldom, and a time that begins anew, wait for nothing.
         assert_eq!(shown(&mut finder.clone(), 46, &picture), found);
         assert_eq!(shown(&mut finder.clone(), 0, &picture), found);

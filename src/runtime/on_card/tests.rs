@@ -190,6 +190,89 @@ fn a_state_of_no_numbers_is_forgotten_and_the_others_go_on() {
 }
 
 #[test]
+fn a_step_that_fails_leaves_the_states_as_they_were() {
+    pretended_card::during(|| {
+        let (mut card, mut other) = (OnCard::new(plain(Adapters::Both)), plain(Adapters::Both));
+        let automatic = Prompt::default();
+        let two =
+            |turn: usize| [0, 1].map(|s| step(s, frame(&format!("{turn} {s}")), &automatic, Want::Labels));
+        let states = |card: &OnCard| [StreamId(0), StreamId(1)].map(|stream| card.snapshot(stream).unwrap());
+        for turn in 0..8 {
+            if turn > 4 {
+                assert!(is_recorded(&card, 2, &automatic));
+                let before = states(&card);
+                card.plain.staging.fails = true;
+                let wrong = two(turn + 100);
+                assert!(card.steps(&wrong.iter().collect::<Vec<_>>()).is_err());
+                card.plain.staging.fails = false;
+                assert!(states(&card) == before);
+            }
+            let results = both(&mut card, &mut other, &two(turn));
+            assert!(results.iter().all(Result::is_ok));
+            for stream in [StreamId(0), StreamId(1)] {
+                assert_eq!(card.snapshot(stream), other.snapshot(stream));
+            }
+        }
+    });
+}
+
+#[test]
+fn states_outlive_the_recording_that_they_lay_at() {
+    pretended_card::during(|| {
+        let (mut card, mut other) = (OnCard::new(plain(Adapters::Both)), plain(Adapters::Both));
+        let at = |x: f64| Prompt {
+            points_px: vec![([x as f32, 30.0], true)],
+            ..Prompt::default()
+        };
+        // A recorded shape for each stream, at which its state lies.
+        let mut turn = 0;
+        let mut go_on = |card: &mut OnCard, stream: usize| {
+            turn += 1;
+            let steps = [step(
+                stream as u64,
+                frame(&format!("{turn}")),
+                &at(stream as f64),
+                Want::Labels,
+            )];
+            assert!(both(card, &mut other, &steps)[0].is_ok());
+            let stream = StreamId(stream as u64);
+            assert!(card.snapshot(stream) == other.snapshot(stream));
+        };
+        for stream in (0..MOST_SHAPES).flat_map(|stream| [stream; 3]) {
+            go_on(&mut card, stream);
+        }
+        (0..MOST_SHAPES).for_each(|stream| go_on(&mut card, stream));
+        assert!((0..MOST_SHAPES).all(|stream| is_recorded(&card, 1, &at(stream as f64))));
+        assert_eq!(
+            card.steps
+                .made()
+                .filter(|steps| !steps.streams.is_empty())
+                .count(),
+            MOST_SHAPES
+        );
+        // Another takes the place of the first.
+        go_on(&mut card, MOST_SHAPES);
+        assert!(!is_recorded(&card, 1, &at(0.0)));
+        (0..=MOST_SHAPES).for_each(|stream| go_on(&mut card, stream));
+    });
+}
+
+#[test]
+fn what_was_seen_longest_ago_is_forgotten() {
+    let mut familiar: Familiar<usize, usize> = Familiar::new();
+    let mut made = |key: usize| familiar.get(key, || Ok(key)).copied();
+    for key in 0..MOST_SHAPES {
+        // Made the third time it comes, and then there.
+        assert_eq!([(); 4].map(|()| made(key)), [None, None, Some(key), Some(key)]);
+    }
+    assert_eq!(made(0), Some(0));
+    assert_eq!(made(MOST_SHAPES), None);
+    let is_there = |key: usize| matches!(familiar.find(&key), Ok(Some(_)));
+    assert!(!is_there(1) && [0].into_iter().chain(2..MOST_SHAPES).all(is_there));
+    assert!(familiar.find(&1).is_err());
+}
+
+#[test]
 fn clips_are_the_same_before_and_after_they_are_familiar() {
     let request = |seed: usize, frames: usize, outputs: &[usize], prompt: &Prompt, want: Want| Request {
         stream: StreamId(0),
