@@ -1,9 +1,9 @@
 #!/bin/bash
-# Runs the library's own tests (kernels, model, executor, streams; no GStreamer) as 64-bit Arm code with NEON, on any
-# machine: scripts/arm.sh [filter...]
+# Runs the library's own tests (no GStreamer) as 64-bit Arm code with NEON, on any machine: scripts/arm.sh [filter...],
+# by default those of kernels, model, executor, streams and files.
 #
 # Needs rustup's target aarch64-unknown-linux-gnu and, where the machine is no Arm itself, Debian's qemu-user and
-# g++-aarch64-linux-gnu. Not part of `make test`: emulated, it takes half an hour.
+# g++-aarch64-linux-gnu. Not part of `make test`: it builds everything once more.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,4 +22,5 @@ if [ "$(uname -m)" != aarch64 ]; then
   export CXX=aarch64-linux-gnu-g++ # which the tests of the cards' kernels call
 fi
 rustup target list --installed | grep -qx "$target" || rustup target add "$target"
+[ $# -gt 0 ] || set -- kernels:: runtime:: model:: segmenter stream:: golden:: checkpoint:: metrics:: geometry labels
 cargo test --release --locked --no-default-features --lib --target "$target" -- "$@"

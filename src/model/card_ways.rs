@@ -83,7 +83,9 @@ fn labels_are_the_classes_of_the_largest_logits() {
             let model = model(&config);
             let features = model.encode(&clip, &mut |_, _| {}).unwrap();
             let logits_too = model.decode(&features, &prompts).unwrap().logits;
-            assert!(apart(&logits_too, &logits) < 1e-5);
+            let far = apart(&logits_too, &logits);
+            // As near as float32 is to the reference tensors: how sums are split up differs between machines.
+            assert!(far < 5e-5, "{:?}: {far}", config.decoder);
             model.labels(&features, &prompts).unwrap()
         });
         let side = config.image_side_px;

@@ -25,6 +25,8 @@ impl Recording {
     /// times: twice so that all kernels are loaded and all small uploads known, then for the record. It must not wait for
     /// the card and has to do the same each time.
     ///
+    /// The thread that records keeps those small uploads: a recording is of no use once that thread has ended.
+    ///
     /// # Errors
     /// Inputs that are not on a card, those of `pass`, or the driver's.
     pub fn new(

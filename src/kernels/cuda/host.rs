@@ -33,6 +33,7 @@ fn compile(source: Source) -> Compiled {
             "-O2",
             "-fno-strict-aliasing",
             "-ffp-contract=off",
+            "-fno-tree-vectorize", // of which GCC 12 for Arm dies
             "-U_FORTIFY_SOURCE",
         ])
         .args([
