@@ -72,10 +72,10 @@ bench: build ## Seconds per clip and per kernel on this machine
 	$(MASAM) bench --config vit_b --runs 3
 	$(CARGO) bench --locked --bench kernels
 
-bench-live: build ## Delay, true mask age, time in the elements, jitter: an hour, on a machine with nothing else to do
+bench-live: build ## Delay, true mask age, time in the elements, masks a second, jitter: an hour, on a machine with nothing else to do
 	$(MASAM) latency
-	$(CARGO) test --release --locked --test chain_time --test overlay_speed --test carry_benefit --test live_jitter \
-	  -- --ignored --nocapture --test-threads 1
+	$(CARGO) test --release --locked --test chain_time --test overlay_speed --test carry_benefit --test mask_rate \
+	  --test live_jitter -- --ignored --nocapture --test-threads 1
 	MASAM_SOAK_FRAMES=100000 $(CARGO) test --release --locked --test live_soak -- --nocapture
 
 install: build plugin ## Program, plugin, demo model, manual and completions below PREFIX (/usr/local)
