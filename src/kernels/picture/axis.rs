@@ -84,6 +84,18 @@ impl Axis {
         pairs
     }
 
+    /// How many samples there are that any output is summed from.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "asked for elsewhere")
+    )]
+    pub fn samples(&self) -> usize {
+        self.first.last().map_or(0, |&first| {
+            let [before, end] = [self.begin.len() - 2, self.begin.len() - 1];
+            first as usize + (self.begin[end] - self.begin[before]) as usize
+        })
+    }
+
     /// The first sample of output `j` and the weights of it and the following.
     #[inline(always)]
     pub fn output(&self, j: usize) -> (usize, &[f32]) {

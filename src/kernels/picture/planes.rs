@@ -31,6 +31,8 @@ pub(super) struct Plane {
     down: Vec<f32>,
     /// `[width, ROWS]`, the same turned.
     turned: Vec<[f32; ROWS]>,
+    /// Whether that is there already.
+    is_turned: bool,
 }
 
 /// Sums of what luma gives to all colours, and of what each colour gets besides; either may be empty.
@@ -55,6 +57,9 @@ impl Plane {
     /// [`Plane::turned`] from [`Plane::down`].
     #[inline(always)]
     fn turn(&mut self) {
+        if self.is_turned {
+            return;
+        }
         let done = wide::turn(&self.down, &mut self.turned);
         turn(&self.down, &mut self.turned, done);
     }
@@ -98,6 +103,16 @@ mod wide {
         0
     }
 
+    /// None here.
+    pub fn write_upright(_: &[[u32; super::ROWS]], _: &mut [[u8; 3]], _: usize, _: usize) -> usize {
+        0
+    }
+
+    /// Not here.
+    pub fn write_reversed(_: &[u32; super::ROWS], _: &mut [[u8; 3]], _: usize) -> bool {
+        false
+    }
+
     /// Not here.
     pub fn sum<const PARTS: usize>(
         _: &super::Down,
@@ -139,6 +154,9 @@ impl Down {
         mut planes: [&mut Plane; PARTS],
     ) {
         if !wide::sum(&self, axis, start, lines.bytes(), &mut planes) {
+            for plane in &mut planes {
+                plane.is_turned = false;
+            }
             self.sum_anywhere(axis, start, lines, planes);
         }
     }
@@ -350,9 +368,10 @@ impl Across<'_> {
         };
         match self.orientation {
             Orientation::Upright => {
-                let lines = square.chunks_exact_mut(side).skip(self.first);
-                for (row, line) in lines.take(self.count).enumerate() {
-                    for (pixel, column) in line.iter_mut().zip(pixels) {
+                let lines = &mut square[self.first * side..];
+                let done = wide::write_upright(pixels, lines, self.count, side);
+                for (row, line) in lines.chunks_exact_mut(side).take(self.count).enumerate() {
+                    for (pixel, column) in line.iter_mut().zip(pixels).skip(done) {
                         *pixel = bytes(column[row]);
                     }
                 }
@@ -361,6 +380,9 @@ impl Across<'_> {
                 // The last line has the first column, its end the first row.
                 let lines = square.chunks_exact_mut(side).rev();
                 for (line, column) in lines.zip(pixels) {
+                    if self.count == ROWS && wide::write_reversed(column, line, self.first) {
+                        continue;
+                    }
                     let rows = line.iter_mut().rev().skip(self.first).take(self.count);
                     for (pixel, row) in rows.zip(column) {
                         *pixel = bytes(*row);

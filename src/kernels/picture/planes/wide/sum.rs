@@ -1,43 +1,48 @@
-//! Rows of bytes down the columns, two at a time.
+//! Rows of bytes down the columns, two at a time, and the sums turned: [`Plane::turned`] at once.
 //!
 //! The parts of a sample are whole numbers of 16 bits, and a weight is two of them: `w = (high + low / 2^14) / 2^14`. One
 //! instruction multiplies the parts of two rows with their weights and adds both to a sum of 32 bits; the sums of high
-//! and low halves are put together at the end, to what float32 can hold. Before, each part of each row had to become a
-//! float32 by itself.
+//! and low halves are put together at the end, to what float32 can hold.
 //!
 //! ```text
 //! byte b of a row         wide(b) = b' b' with b' = b ^ 128     (unpacked with itself)
-//! rows p and q            [p0 q0 p1 q1 …] dot [wp wq wp wq …]   (unpacked with each other)
+//! rows 2k and 2k + 1      [p0 q0 p1 q1 …] dot [wp wq wp wq …]   (unpacked with each other)
 //! ```
-//! Unpacking goes by quarters of a vector, so that neighbours lie in four vectors until they are put back in order.
+//! A block of columns is summed for all rows of the square that are made at once: a pair of rows that two of them share is
+//! unpacked once, and what has been summed is turned while it lies in the first cache. Unpacking goes by quarters of a
+//! vector, so that neighbours lie in four vectors until they are turned.
 
+use super::{four, stored};
 use crate::kernels::picture::axis::Axis;
-use crate::kernels::picture::convert::PlaneRef;
 use crate::kernels::picture::convert_rows::Factors;
-use crate::kernels::picture::planes::{Down, Plane};
+use crate::kernels::picture::planes::{Down, Plane, ROWS};
 use crate::kernels::picture::samples::{Bytes, samples};
 use crate::kernels::simd::first_lanes;
 use std::arch::x86_64::{
-    __m512, __m512i, _mm512_add_ps, _mm512_cvtepi32_ps, _mm512_dpwssd_epi32, _mm512_mask_storeu_ps,
-    _mm512_maskz_loadu_epi8, _mm512_mul_ps, _mm512_mulhi_epi16, _mm512_permutex2var_ps, _mm512_set1_epi8,
-    _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_si512,
-    _mm512_shuffle_f32x4, _mm512_shuffle_ps, _mm512_unpackhi_epi8, _mm512_unpackhi_epi16,
+    __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_cvtepi32_ps, _mm512_dpwssd_epi32,
+    _mm512_madd_epi16, _mm512_mask_blend_epi16, _mm512_maskz_loadu_epi8, _mm512_mul_ps, _mm512_mulhi_epi16,
+    _mm512_set1_epi8, _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512,
+    _mm512_shuffle_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_unpackhi_epi8, _mm512_unpackhi_epi16,
     _mm512_unpacklo_epi8, _mm512_unpacklo_epi16, _mm512_xor_si512,
 };
 
-/// Rows that are summed at most: more, and sums of 32 bits might not hold them.
+/// Rows of a picture that one row of the square is summed from at most: more, and sums of 32 bits might not hold them.
 const MOST_ROWS: usize = 64;
+
+/// Pairs of rows that are summed at most for [`ROWS`] rows of the square.
+const MOST_PAIRS: usize = 256;
 
 /// Bytes that are read at once.
 const BLOCK: usize = 64;
+
+/// The upper 16 bits of each 32.
+const UPPER: u32 = 0xaaaa_aaaa;
 
 /// Bits of each half of a weight.
 const HALF_BITS: i32 = 14;
 
 fn is_here() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vnni")
+    super::is_here() && is_x86_feature_detected!("avx512vnni")
 }
 
 /// Two rows and what they weigh, both halves: the first row's in the lower 16 bits.
@@ -48,16 +53,20 @@ struct Pair {
     low: i32,
 }
 
-/// The pairs of one output.
+/// The pairs of some rows of the square, one after the other.
 struct Pairs {
-    pairs: [Pair; MOST_ROWS / 2],
+    pairs: [Pair; MOST_PAIRS],
+    /// Where those of each row end.
+    ends: [usize; ROWS],
     count: usize,
 }
 
 fn halves(weight: f32) -> [i32; 2] {
     let one = (1 << HALF_BITS) as f32;
-    let high = (weight * one).round();
-    [high as i32, ((weight * one - high) * one).round() as i32]
+    // Rounded by hand: without an instruction for it, that is a call. Weights are not negative, halves of halves may be.
+    let high = (weight * one + 0.5) as i32;
+    let low = (weight * one - high as f32) * one;
+    [high, (low + (one + 0.5)) as i32 - (1 << HALF_BITS)]
 }
 
 /// Both of two numbers of 16 bits in 32.
@@ -66,35 +75,59 @@ fn both(first: i32, second: i32) -> i32 {
 }
 
 impl Pairs {
-    /// `row` gives the bytes of a row by its distance from the first; an odd one is paired with itself at no weight.
-    fn new<'a>(weights: &[f32], row: impl Fn(usize) -> &'a [u8]) -> Self {
+    /// `row` gives the bytes of a row by its distance from the first. `None` where there are too many.
+    ///
+    /// Pairs begin with even rows, so that rows of the square have theirs in common. A row that is in none of its
+    /// pair's sum has no weight there; the last row of all may have to be its own second.
+    fn new<'a>(down: &Down, axis: &Axis, row: impl Fn(usize) -> &'a [u8]) -> Option<Self> {
         let nothing = Pair {
             rows: [std::ptr::null(); 2],
             high: 0,
             low: 0,
         };
         let mut all = Self {
-            pairs: [nothing; MOST_ROWS / 2],
-            count: weights.len().div_ceil(2),
+            pairs: [nothing; MOST_PAIRS],
+            ends: [0; ROWS],
+            count: down.count,
         };
-        for (pair, (at, weights)) in all.pairs.iter_mut().zip(weights.chunks(2).enumerate()) {
-            let second = weights.get(1).copied().unwrap_or(0.0);
-            let [[high, low], [second_high, second_low]] = [halves(weights[0]), halves(second)];
-            *pair = Pair {
-                rows: [row(2 * at).as_ptr(), row(2 * at + weights.len() - 1).as_ptr()],
-                high: both(high, second_high),
-                low: both(low, second_low),
+        let (end, mut used) = (axis.samples(), 0);
+        for (ends, output) in all.ends.iter_mut().zip(down.first..down.first + down.count) {
+            let (first, weights) = axis.output(output);
+            if weights.len() > MOST_ROWS {
+                return None;
+            }
+            let weight = |at: usize| {
+                let weight = at.checked_sub(first).and_then(|tap| weights.get(tap));
+                halves(weight.copied().unwrap_or(0.0))
             };
+            for at in (first / 2 * 2..first + weights.len()).step_by(2) {
+                let [[high, low], [second_high, second_low]] = [weight(at), weight(at + 1)];
+                let second = if at + 1 < end { at + 1 } else { at };
+                *all.pairs.get_mut(used)? = Pair {
+                    rows: [row(at).as_ptr(), row(second).as_ptr()],
+                    high: both(high, second_high),
+                    low: both(low, second_low),
+                };
+                used += 1;
+            }
+            *ends = used;
         }
-        all
+        Some(all)
     }
 
-    fn all(&self) -> &[Pair] {
-        &self.pairs[..self.count]
+    /// The pairs of each row of the square.
+    fn rows(&self) -> impl Iterator<Item = &[Pair]> {
+        let mut begin = 0;
+        self.ends.iter().take(self.count).map(move |&end| {
+            let pairs = &self.pairs[begin..end];
+            begin = end;
+            pairs
+        })
     }
 }
 
-/// As [`Down::sum`] of `bytes`; `false` where this machine or these bytes are none for it, and nothing has been done.
+/// As [`Down::sum`] of `bytes`, the sums turned; `false` where this machine or these bytes are none for it, and nothing has
+/// been done.
 pub fn sum<const PARTS: usize>(
     down: &Down,
     axis: &Axis,
@@ -102,22 +135,18 @@ pub fn sum<const PARTS: usize>(
     bytes: Bytes<'_>,
     planes: &mut [&mut Plane; PARTS],
 ) -> bool {
-    let rows = || down.first..down.first + down.count;
-    if !is_here() || rows().any(|row| axis.output(row).1.len() > MOST_ROWS) {
+    if !is_here() || down.count > ROWS {
         return false;
     }
     match (bytes, planes.as_mut_slice()) {
         (Bytes::Luma { plane, x, factor }, [sums]) => {
-            let width = sums.width;
-            for (row, sums) in rows().zip(sums.down.chunks_exact_mut(width.max(1))) {
-                let (first, weights) = axis.output(row);
-                let pairs = Pairs::new(weights, |tap| {
-                    samples::<1>(plane, start + first + tap, x, width).as_flattened()
-                });
-                // SAFETY: the machine has the instructions; every row has `width` bytes.
-                unsafe { luma(pairs.all(), factor, sums) };
-            }
-            true
+            let width = sums.turned.len();
+            let row = |at: usize| samples::<1>(plane, start + at, x, width).as_flattened();
+            let Some(pairs) = Pairs::new(down, axis, row) else {
+                return false;
+            };
+            // SAFETY: the machine has the instructions; every row has `width` bytes.
+            unsafe { luma(&pairs, factor, &mut sums.turned) };
         }
         (
             Bytes::Pairs {
@@ -128,24 +157,24 @@ pub fn sum<const PARTS: usize>(
             },
             [red, green, blue],
         ) => {
-            let width = red.width;
-            let bytes = |y: usize| chroma_row(plane, y.min(last_row), x, width);
-            let lines = [red, green, blue].map(|plane| plane.down.chunks_exact_mut(width.max(1)));
-            let [red, green, blue] = lines;
-            for (((row, red), green), blue) in rows().zip(red).zip(green).zip(blue) {
-                let (first, weights) = axis.output(row);
-                let pairs = Pairs::new(weights, |tap| bytes(start + first + tap));
-                // SAFETY: the machine has the instructions; every row has two bytes for each sum.
-                unsafe { chroma(pairs.all(), factors, [red, green, blue]) };
+            let width = red.turned.len();
+            if green.turned.len() != width || blue.turned.len() != width {
+                return false;
             }
-            true
+            let row = |at: usize| samples::<2>(plane, (start + at).min(last_row), x, width).as_flattened();
+            let Some(pairs) = Pairs::new(down, axis, row) else {
+                return false;
+            };
+            let sums = [&mut red.turned[..], &mut green.turned, &mut blue.turned];
+            // SAFETY: the machine has the instructions; every row has two bytes for each sum, and there are equally many.
+            unsafe { chroma(&pairs, factors, sums) };
         }
-        _ => false,
+        _ => return false,
     }
-}
-
-fn chroma_row<'a>(plane: PlaneRef<'a>, y: usize, x: usize, width: usize) -> &'a [u8] {
-    samples::<2>(plane, y, x, width).as_flattened()
+    for plane in planes {
+        plane.is_turned = true;
+    }
+    true
 }
 
 /// Sums of both halves as one number.
@@ -158,15 +187,18 @@ fn whole(high: __m512i, low: __m512i) -> __m512 {
 }
 
 /// Samples of a row from `at` on as 16 bits about 0, as in convert_rows.rs: of each quarter's 16 bytes the
-/// lower eight, and the upper eight.
+/// lower eight, and the upper eight. What comes after the next block is asked for.
 ///
 /// # Safety
 /// The bytes of `mask` are there, and the machine has the instructions.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn wide(row: *const u8, at: usize, mask: u64) -> [__m512i; 2] {
-    // SAFETY: the caller's.
-    let bytes = unsafe { _mm512_maskz_loadu_epi8(mask, row.add(at).cast()) };
+    // SAFETY: the caller's; asking for memory is no access to it.
+    let bytes = unsafe {
+        _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(at + 2 * BLOCK).cast());
+        _mm512_maskz_loadu_epi8(mask, row.add(at).cast())
+    };
     let bytes = _mm512_xor_si512(bytes, _mm512_set1_epi8(i8::MIN));
     [
         _mm512_unpacklo_epi8(bytes, bytes),
@@ -177,61 +209,69 @@ unsafe fn wide(row: *const u8, at: usize, mask: u64) -> [__m512i; 2] {
 /// # Safety
 /// Every row has as many bytes as there are `sums`, and the machine has the instructions.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn luma(pairs: &[Pair], factor: i16, sums: &mut [f32]) {
+unsafe fn luma(pairs: &Pairs, factor: i16, sums: &mut [[f32; ROWS]]) {
     let factor = _mm512_set1_epi16(factor);
+    let mut summed = [[0.0; BLOCK]; ROWS];
     for (block, sums) in sums.chunks_mut(BLOCK).enumerate() {
         let (at, mask) = (block * BLOCK, first_lanes(sums.len()));
-        let (mut high, mut low) = ([_mm512_setzero_si512(); 4], [_mm512_setzero_si512(); 4]);
-        for pair in pairs {
-            let (high_weight, low_weight) = (_mm512_set1_epi32(pair.high), _mm512_set1_epi32(pair.low));
-            // SAFETY: every row has a byte for each of `sums`.
-            let [[a, b], [c, d]] = unsafe { [wide(pair.rows[0], at, mask), wide(pair.rows[1], at, mask)] };
-            let [a, b, c, d] = [a, b, c, d].map(|samples| _mm512_mulhi_epi16(samples, factor));
-            let parts = [
-                _mm512_unpacklo_epi16(a, c),
-                _mm512_unpackhi_epi16(a, c),
-                _mm512_unpacklo_epi16(b, d),
-                _mm512_unpackhi_epi16(b, d),
-            ];
-            for ((high, low), parts) in high.iter_mut().zip(&mut low).zip(parts) {
-                *high = _mm512_dpwssd_epi32(*high, parts, high_weight);
-                *low = _mm512_dpwssd_epi32(*low, parts, low_weight);
+        let (mut known, mut parts) = ([std::ptr::null(); 2], [_mm512_setzero_si512(); 4]);
+        for (pairs, summed) in pairs.rows().zip(&mut summed) {
+            let (mut high, mut low) = ([_mm512_setzero_si512(); 4], [_mm512_setzero_si512(); 4]);
+            for pair in pairs {
+                if pair.rows != known {
+                    // SAFETY: every row has a byte for each of `sums`.
+                    let rows = unsafe { [wide(pair.rows[0], at, mask), wide(pair.rows[1], at, mask)] };
+                    let [[a, b], [c, d]] = rows.map(|row| row.map(|part| _mm512_mulhi_epi16(part, factor)));
+                    parts = [
+                        _mm512_unpacklo_epi16(a, c),
+                        _mm512_unpackhi_epi16(a, c),
+                        _mm512_unpacklo_epi16(b, d),
+                        _mm512_unpackhi_epi16(b, d),
+                    ];
+                    known = pair.rows;
+                }
+                let (high_weight, low_weight) = (_mm512_set1_epi32(pair.high), _mm512_set1_epi32(pair.low));
+                for ((high, low), parts) in high.iter_mut().zip(&mut low).zip(parts) {
+                    *high = _mm512_dpwssd_epi32(*high, parts, high_weight);
+                    *low = _mm512_dpwssd_epi32(*low, parts, low_weight);
+                }
             }
+            let numbers = [0, 1, 2, 3].map(|i| whole(high[i], low[i]));
+            // SAFETY: four vectors are as many numbers as `summed` has.
+            unsafe { write(summed, numbers) };
         }
-        // Each has four numbers of every quarter: the quarters are put together.
-        let [a, b, c, d] = [0, 1, 2, 3].map(|i| whole(high[i], low[i]));
-        let (ab, ab_high) = (
-            _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b),
-            _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b),
-        );
-        let (cd, cd_high) = (
-            _mm512_shuffle_f32x4::<0b01_00_01_00>(c, d),
-            _mm512_shuffle_f32x4::<0b11_10_11_10>(c, d),
-        );
-        let quarters = [
-            _mm512_shuffle_f32x4::<0b10_00_10_00>(ab, cd),
-            _mm512_shuffle_f32x4::<0b11_01_11_01>(ab, cd),
-            _mm512_shuffle_f32x4::<0b10_00_10_00>(ab_high, cd_high),
-            _mm512_shuffle_f32x4::<0b11_01_11_01>(ab_high, cd_high),
-        ];
-        for (sums, numbers) in sums.chunks_mut(16).zip(quarters) {
-            // SAFETY: no more numbers than there are are written.
-            unsafe { _mm512_mask_storeu_ps(sums.as_mut_ptr(), first_lanes(sums.len()) as u16, numbers) };
+        for (place, sums) in sums.chunks_mut(4).enumerate() {
+            // Of each quarter, four neighbours lie in each vector.
+            let at = 16 * (place % 4) + 4 * (place / 4);
+            // SAFETY: four numbers of each row are there.
+            unsafe { stored(four(summed.as_ptr().cast::<f32>().add(at), BLOCK), sums) };
         }
+    }
+}
+
+/// Vectors one after the other.
+///
+/// # Safety
+/// The machine has AVX-512F.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn write<const VECTORS: usize>(to: &mut [f32], vectors: [__m512; VECTORS]) {
+    for (to, vector) in to.chunks_exact_mut(16).zip(vectors) {
+        // SAFETY: sixteen numbers.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), vector) };
     }
 }
 
 /// # Safety
 /// Every row has two bytes for each of the sums, of which there are equally many, and the machine has the instructions.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn chroma(pairs: &[Pair], factors: Factors, [red, green, blue]: [&mut [f32]; 3]) {
+unsafe fn chroma(pairs: &Pairs, factors: Factors, [red, green, blue]: [&mut [[f32; ROWS]]; 3]) {
     // U is the lower of a pair's two samples.
     let of = |u: i16, v: i16| _mm512_set1_epi32(both(i32::from(u), i32::from(v)));
     let blue_red = of(factors.blue_from_u, factors.red_from_v);
     let greens = of(factors.green_from_u, factors.green_from_v);
-    // Of two vectors that have every other four numbers, the first and the second sixteen in order.
-    let front = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
-    let back = _mm512_setr_epi32(8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
+    let one = _mm512_set1_epi16(1);
+    let mut summed = [[[0.0; BLOCK / 2]; ROWS]; 3];
     let sums = red
         .chunks_mut(BLOCK / 2)
         .zip(green.chunks_mut(BLOCK / 2))
@@ -239,48 +279,62 @@ unsafe fn chroma(pairs: &[Pair], factors: Factors, [red, green, blue]: [&mut [f3
     for (block, ((red, green), blue)) in sums.enumerate() {
         let (at, mask) = (block * BLOCK, first_lanes(2 * red.len()));
         let zero = _mm512_setzero_si512();
-        let (mut high, mut low) = ([zero; 4], [zero; 4]);
-        let (mut green_high, mut green_low) = ([zero; 2], [zero; 2]);
-        for pair in pairs {
-            let (high_weight, low_weight) = (_mm512_set1_epi32(pair.high), _mm512_set1_epi32(pair.low));
-            // SAFETY: every row has two bytes for each of the sums.
-            let [first, second] = unsafe { [wide(pair.rows[0], at, mask), wide(pair.rows[1], at, mask)] };
-            // Of both rows: what U gives to blue beside what V gives to red.
-            for (half, (a, b)) in first.into_iter().zip(second).enumerate() {
-                let (p, q) = (_mm512_mulhi_epi16(a, blue_red), _mm512_mulhi_epi16(b, blue_red));
-                let parts = [_mm512_unpacklo_epi16(p, q), _mm512_unpackhi_epi16(p, q)];
-                for (i, parts) in parts.into_iter().enumerate() {
-                    let (high, low) = (&mut high[2 * half + i], &mut low[2 * half + i]);
+        let mut known = [std::ptr::null(); 2];
+        // Of both rows: what U gives to blue beside what V gives to red, and what both together give to green.
+        let (mut parts, mut green_parts) = ([zero; 4], [zero; 2]);
+        for (row, pairs) in pairs.rows().enumerate() {
+            let (mut high, mut low) = ([zero; 4], [zero; 4]);
+            let (mut green_high, mut green_low) = ([zero; 2], [zero; 2]);
+            for pair in pairs {
+                if pair.rows != known {
+                    // SAFETY: every row has two bytes for each of the sums.
+                    let rows = unsafe { [wide(pair.rows[0], at, mask), wide(pair.rows[1], at, mask)] };
+                    let [[a, b], [c, d]] = rows.map(|row| row.map(|part| _mm512_mulhi_epi16(part, blue_red)));
+                    parts = [
+                        _mm512_unpacklo_epi16(a, c),
+                        _mm512_unpackhi_epi16(a, c),
+                        _mm512_unpacklo_epi16(b, d),
+                        _mm512_unpackhi_epi16(b, d),
+                    ];
+                    let [first, second] = rows
+                        .map(|row| row.map(|part| _mm512_madd_epi16(_mm512_mulhi_epi16(part, greens), one)));
+                    green_parts = [0, 1].map(|half| {
+                        let second = _mm512_slli_epi32::<16>(second[half]);
+                        _mm512_mask_blend_epi16(UPPER, first[half], second)
+                    });
+                    known = pair.rows;
+                }
+                let (high_weight, low_weight) = (_mm512_set1_epi32(pair.high), _mm512_set1_epi32(pair.low));
+                for ((high, low), parts) in high.iter_mut().zip(&mut low).zip(parts) {
                     *high = _mm512_dpwssd_epi32(*high, parts, high_weight);
                     *low = _mm512_dpwssd_epi32(*low, parts, low_weight);
                 }
-            }
-            // What both give to green lies side by side: row by row, with the same weight for each.
-            for (samples, shift) in [(first, 0), (second, 16)] {
-                let same = |both: i32| _mm512_set1_epi16((both >> shift) as i16);
-                let (high_weight, low_weight) = (same(pair.high), same(pair.low));
-                for (half, samples) in samples.into_iter().enumerate() {
-                    let parts = _mm512_mulhi_epi16(samples, greens);
+                for (half, parts) in green_parts.into_iter().enumerate() {
                     green_high[half] = _mm512_dpwssd_epi32(green_high[half], parts, high_weight);
                     green_low[half] = _mm512_dpwssd_epi32(green_low[half], parts, low_weight);
                 }
             }
+            let [a, b, c, d] = [0, 1, 2, 3].map(|i| whole(high[i], low[i])); // blue and red by turns
+            let blues = [
+                _mm512_shuffle_ps::<0b10_00_10_00>(a, b),
+                _mm512_shuffle_ps::<0b10_00_10_00>(c, d),
+            ];
+            let reds = [
+                _mm512_shuffle_ps::<0b11_01_11_01>(a, b),
+                _mm512_shuffle_ps::<0b11_01_11_01>(c, d),
+            ];
+            let greens = [0, 1].map(|half| whole(green_high[half], green_low[half]));
+            for (summed, numbers) in summed.iter_mut().zip([reds, greens, blues]) {
+                // SAFETY: the machine has the instructions.
+                unsafe { write(&mut summed[row], numbers) };
+            }
         }
-        let [a, b, c, d] = [0, 1, 2, 3].map(|i| whole(high[i], low[i])); // blue and red by turns
-        let blues = [
-            _mm512_shuffle_ps::<0b10_00_10_00>(a, b),
-            _mm512_shuffle_ps::<0b10_00_10_00>(c, d),
-        ];
-        let reds = [
-            _mm512_shuffle_ps::<0b11_01_11_01>(a, b),
-            _mm512_shuffle_ps::<0b11_01_11_01>(c, d),
-        ];
-        let greens = [0, 1].map(|half| whole(green_high[half], green_low[half]));
-        for (sums, [lower, upper]) in [(red, reds), (green, greens), (blue, blues)] {
-            for (sums, order) in sums.chunks_mut(16).zip([front, back]) {
-                let numbers = _mm512_permutex2var_ps(lower, order, upper);
-                // SAFETY: no more numbers than there are are written.
-                unsafe { _mm512_mask_storeu_ps(sums.as_mut_ptr(), first_lanes(sums.len()) as u16, numbers) };
+        for (summed, sums) in summed.iter().zip([red, green, blue]) {
+            for (place, sums) in sums.chunks_mut(4).enumerate() {
+                // Of each half of a quarter, four neighbours lie in each vector.
+                let at = 16 * (place % 2) + 4 * (place / 2);
+                // SAFETY: four numbers of each row are there.
+                unsafe { stored(four(summed.as_ptr().cast::<f32>().add(at), BLOCK / 2), sums) };
             }
         }
     }
@@ -290,8 +344,8 @@ unsafe fn chroma(pairs: &[Pair], factors: Factors, [red, green, blue]: [&mut [f3
 mod tests {
     use super::*;
     use crate::geometry::Size;
-    use crate::kernels::picture::convert::{ColorSpace, Picture, PixelFormat};
-    use crate::kernels::picture::planes::ROWS;
+    use crate::kernels::picture::convert::{ColorSpace, Picture, PixelFormat, PlaneRef};
+    use crate::kernels::picture::planes::turn;
     use crate::kernels::picture::resize_tests::{Noise, fenced};
     use crate::kernels::picture::samples::{Lines, Luma, PairedChroma};
 
@@ -299,6 +353,7 @@ mod tests {
         let mut plane = Plane::default();
         plane.fit(width);
         plane.down.fill(f32::NAN);
+        plane.turned.fill([f32::NAN; ROWS]);
         plane
     }
 
@@ -312,14 +367,16 @@ mod tests {
         assert!(sum(&down, axis, start, lines.bytes(), &mut ours.each_mut()));
         down.sum_anywhere(axis, start, lines, theirs.each_mut());
         let mut largest = 0f32;
-        for (ours, theirs) in ours.iter().zip(&theirs) {
-            let (done, rest) = theirs.down.split_at(down.count * width);
-            assert!(rest.iter().all(|number| number.is_nan()));
-            for (ours, theirs) in ours.down.iter().zip(done) {
-                largest = largest.max((ours - theirs).abs());
-                assert!(!ours.is_nan() && !theirs.is_nan());
+        for (ours, theirs) in ours.iter().zip(&mut theirs) {
+            let rest = &theirs.down[down.count * width..];
+            assert!(ours.is_turned && rest.iter().all(|number| number.is_nan()));
+            turn(&theirs.down, &mut theirs.turned, 0);
+            for (ours, theirs) in ours.turned.iter().zip(&theirs.turned) {
+                for (ours, theirs) in ours.iter().zip(theirs).take(down.count) {
+                    largest = largest.max((ours - theirs).abs());
+                    assert!(!ours.is_nan() && !theirs.is_nan());
+                }
             }
-            assert!(ours.down[done.len()..].iter().all(|number| number.is_nan()));
         }
         largest
     }
