@@ -167,3 +167,82 @@ unsafe fn pack(pixels: __m512i, to: *mut [u8; 3]) {
     // SAFETY: 48 bytes are written.
     unsafe { _mm512_mask_storeu_epi8(to.cast(), first_lanes(3 * ROWS), packed) };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::picture::resize_tests::Noise;
+
+    /// Pixel `row` of column `column`, all of them different.
+    fn pixel(column: usize, row: usize) -> u32 {
+        let number = (column * ROWS + row) as u32;
+        number.wrapping_mul(40_503) & 0x00ff_ffff | 0xee00_0000
+    }
+
+    fn bytes(pixel: u32) -> [u8; 3] {
+        let [a, b, c, _] = pixel.to_le_bytes();
+        [a, b, c]
+    }
+
+    const NOBODY: [u8; 3] = [1, 2, 3];
+
+    #[test]
+    fn columns_become_lines_and_nothing_beside_them() {
+        if !is_here() {
+            println!("SKIPPED: this processor has no AVX-512");
+            return;
+        }
+        let mut noise = Noise(28);
+        for _ in 0..300 {
+            let width = noise.next(140) as usize;
+            let (lines, side) = (noise.next(17) as usize, width + noise.next(9) as usize);
+            let pixels: Vec<[u32; ROWS]> = (0..width)
+                .map(|column| std::array::from_fn(|row| pixel(column, row)))
+                .collect();
+            let mut square = vec![NOBODY; lines * side + 5];
+            let done = write_upright(&pixels, &mut square, lines, side);
+            assert_eq!(done, width / ROWS * ROWS);
+            for (at, got) in square.iter().enumerate() {
+                let (line, column) = (at / side.max(1), at % side.max(1));
+                let wanted = match line < lines && column < done {
+                    true => bytes(pixel(column, line)),
+                    false => NOBODY,
+                };
+                assert_eq!(
+                    *got, wanted,
+                    "line {line} of {lines}, column {column} of {width}, {side}"
+                );
+            }
+            // One pixel too few, and a line too many.
+            let short = (lines * side).saturating_sub(1);
+            assert!(lines * side == 0 || write_upright(&pixels, &mut square[..short], lines, side) == 0);
+            assert!(width < ROWS || write_upright(&pixels, &mut square, lines, width - 1) == 0);
+        }
+        let square = &mut vec![NOBODY; 17 * 16];
+        assert_eq!(write_upright(&[[0; ROWS]; 16], square, 17, 16), 0);
+    }
+
+    #[test]
+    fn a_column_ends_where_its_line_does() {
+        if !is_here() {
+            println!("SKIPPED: this processor has no AVX-512");
+            return;
+        }
+        for length in 0..40 {
+            for skipped in 0..30 {
+                let column = std::array::from_fn(|row| pixel(3, row));
+                let mut line = vec![NOBODY; length];
+                let is_done = write_reversed(&column, &mut line, skipped);
+                assert_eq!(is_done, length >= skipped + ROWS);
+                for (at, got) in line.iter().enumerate() {
+                    let row = length.checked_sub(skipped + 1 + at);
+                    let wanted = match row.filter(|row| is_done && *row < ROWS) {
+                        Some(row) => bytes(pixel(3, row)),
+                        None => NOBODY,
+                    };
+                    assert_eq!(*got, wanted, "{at} of {length}, {skipped} skipped");
+                }
+            }
+        }
+    }
+}

@@ -29,6 +29,10 @@ use std::arch::x86_64::{
 /// Rows of a picture that one row of the square is summed from at most: more, and sums of 32 bits might not hold them.
 const MOST_ROWS: usize = 64;
 
+/// Largest factor of a matrix for which they do, 4 in 8 bits of fraction. Those of standards stay below 2.2; a matrix of
+/// hardly any green has others.
+const MOST_FACTOR: u16 = 1024;
+
 /// Pairs of rows that are summed at most for [`ROWS`] rows of the square.
 const MOST_PAIRS: usize = 256;
 
@@ -158,7 +162,14 @@ pub fn sum<const PARTS: usize>(
             [red, green, blue],
         ) => {
             let width = red.turned.len();
-            if green.turned.len() != width || blue.turned.len() != width {
+            let is_large = |factor: i16| factor.unsigned_abs() > MOST_FACTOR;
+            let others = [
+                factors.red_from_v,
+                factors.green_from_u,
+                factors.green_from_v,
+                factors.blue_from_u,
+            ];
+            if green.turned.len() != width || blue.turned.len() != width || others.into_iter().any(is_large) {
                 return false;
             }
             let row = |at: usize| samples::<2>(plane, (start + at).min(last_row), x, width).as_flattened();
@@ -343,9 +354,10 @@ unsafe fn chroma(pairs: &Pairs, factors: Factors, [red, green, blue]: [&mut [[f3
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::geometry::Size;
-    use crate::kernels::picture::convert::{ColorSpace, Picture, PixelFormat, PlaneRef};
+    use crate::geometry::{Orientation, Size};
+    use crate::kernels::picture::convert::{ColorSpace, Matrix, Picture, PixelFormat, PlaneRef, Range};
     use crate::kernels::picture::planes::turn;
+    use crate::kernels::picture::resize::AreaResizer;
     use crate::kernels::picture::resize_tests::{Noise, fenced};
     use crate::kernels::picture::samples::{Lines, Luma, PairedChroma};
 
@@ -388,10 +400,11 @@ mod tests {
             return;
         }
         let mut noise = Noise(20_261_128);
-        for case in 0..200 {
+        let (mut taken, mut many, mut refused) = (0, 0, [0; 2]);
+        for case in 0..240 {
             let size = Size {
                 width_px: 1 + noise.next([20, 300][case % 2]),
-                height_px: 1 + noise.next([9, 70, 400][case % 3]),
+                height_px: 1 + noise.next([9, 70, 400, 1000][case % 4]),
             };
             let side = 1 + noise.next(48);
             let (width, height) = (size.width_px as usize, size.height_px as usize);
@@ -411,24 +424,39 @@ mod tests {
             let picture = Picture::new(PixelFormat::Nv12, Size::square(1), &planes, colors).unwrap();
             let factors = picture.factors();
             let x = noise.next(size.width_px) as usize;
-            let start = noise.next(size.height_px) as usize;
+            // Tall ones as a whole, so that there are many pairs of rows.
+            let is_whole = case % 4 == 3;
+            let start = if is_whole {
+                0
+            } else {
+                noise.next(size.height_px) as usize
+            };
             let axis = Axis::new(size.height_px - start as u32, side);
-            let first = noise.next(side) as usize;
+            let first = if is_whole { 0 } else { noise.next(side) as usize };
+            let most = if is_whole {
+                ROWS
+            } else {
+                1 + noise.next(ROWS as u32) as usize
+            };
             let down = Down {
                 first,
-                count: (side as usize - first).min(1 + noise.next(ROWS as u32) as usize),
+                count: (side as usize - first).min(most),
             };
-            let most = |down: Down| {
-                (down.first..down.first + down.count)
-                    .map(|j| axis.output(j).1.len())
-                    .max()
-            };
-            if most(down) > Some(MOST_ROWS) {
+            // Rows of each sum, and pairs of all of them, which begin with even rows.
+            let taps = (down.first..down.first + down.count).map(|j| axis.output(j));
+            let rows = taps.clone().map(|(_, weights)| weights.len()).max();
+            let pairs: usize = taps
+                .map(|(first, weights)| (first + weights.len()).div_ceil(2) - first / 2)
+                .sum();
+            if rows > Some(64) || pairs > 256 {
+                refused[usize::from(rows <= Some(64))] += 1;
                 let bytes = Luma::<1, 0> { plane, x, factors };
                 let mut sums = super::tests::plane(width - x);
                 assert!(!sum(&down, &axis, start, bytes.bytes(), &mut [&mut sums]));
                 continue;
             }
+            taken += 1;
+            many += usize::from(pairs > 160);
             let luma = Luma::<1, 0> { plane, x, factors };
             let far = apart::<1, _>((down, &axis, start, width - x), luma);
             assert!(far < 2e-4, "luma {case}: {far}");
@@ -442,6 +470,72 @@ mod tests {
             let far = apart::<3, _>((down, &axis, start, width - x), pairs);
             assert!(far < 2e-4, "chroma {case}: {far}");
         }
+        assert!(
+            taken > 100 && many > 5 && refused.iter().all(|count| *count > 5),
+            "{taken} {many} {refused:?}"
+        );
+    }
+
+    #[test]
+    fn as_many_pairs_as_there_is_room_for_are_taken_and_no_more() {
+        if !is_here() {
+            println!("SKIPPED: this processor has no AVX-512 with VNNI");
+            return;
+        }
+        let data: Vec<u8> = (0..600u32).map(|row| (row * 7 % 251) as u8).collect();
+        let plane = PlaneRef {
+            data: &data,
+            stride_bytes: 1,
+        };
+        let colors = ColorSpace::RGB;
+        let planes = [plane; 2];
+        let picture = Picture::new(PixelFormat::Nv12, Size::square(1), &planes, colors).unwrap();
+        // Sixteen rows of the square, each of 32 rows: sixteen pairs, 256 in all; then of 34.
+        for (height, is_taken) in [(512, true), (544, false)] {
+            let axis = Axis::new(height, 16);
+            let down = Down {
+                first: 0,
+                count: ROWS,
+            };
+            let luma = Luma::<1, 0> {
+                plane,
+                x: 0,
+                factors: picture.factors(),
+            };
+            match is_taken {
+                true => assert!(apart::<1, _>((down, &axis, 0, 1), luma) < 2e-4),
+                false => {
+                    let mut sums = super::tests::plane(1);
+                    assert!(!sum(&down, &axis, 0, luma.bytes(), &mut [&mut sums]));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_matrix_of_hardly_any_green_does_not_overflow() {
+        // Sums of 61 rows whose weights' lower halves have one sign, and green from V by a factor of 24.
+        let rows = 61;
+        let luma = vec![128u8; 8 * 2 * rows];
+        let chroma = [96, 0, 0, 86, 255, 255, 255, 57].repeat(rows);
+        let planes = [&luma, &chroma].map(|data| PlaneRef {
+            data,
+            stride_bytes: 8,
+        });
+        let size = Size {
+            width_px: 8,
+            height_px: 2 * rows as u32,
+        };
+        let colors = ColorSpace {
+            matrix: Matrix { kr: 0.5, kb: 0.48 },
+            range: Range::Limited,
+        };
+        let picture = Picture::new(PixelFormat::Nv12, size, &planes, colors).unwrap();
+        let mut square = vec![0; 3];
+        let mut resizer = AreaResizer::new(size, 1).unwrap();
+        let (all, orientation) = (size.rect(), Orientation::Upright);
+        resizer.resize(&picture, all, orientation, &mut square).unwrap();
+        assert_eq!(square, [96, 235, 156]);
     }
 
     #[test]
