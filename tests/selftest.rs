@@ -49,6 +49,39 @@ fn every_fixture_passes() {
 }
 
 #[test]
+fn every_forward_pass_passes_in_bfloat16() {
+    let setting = Setting {
+        precision: DType::BF16,
+        engine: Engine::Executor,
+        ..SETTING
+    };
+    let (mut passed, mut failed) = (0, Vec::new());
+    for fixture in FIXTURES {
+        let file = GoldenFile::from_bytes(fixture.name, fixture.bytes.to_vec()).unwrap();
+        if file.kind() != Kind::Forward {
+            continue;
+        }
+        match golden::run(&file, &setting) {
+            Ok(check) => {
+                let check = check.unwrap();
+                println!("{check}");
+                if check.passed() {
+                    passed += 1;
+                } else {
+                    failed.push(check.to_string());
+                }
+            }
+            Err(error @ masam::Error::Unavailable { .. }) => {
+                println!("SKIPPED: {error}");
+                return;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(failed.is_empty() && passed > 10, "{passed}, {failed:?}");
+}
+
+#[test]
 fn a_wrong_result_fails() {
     let fixture = FIXTURES.iter().find(|f| f.name == "sam_box").unwrap();
     // The last bytes belong to the last tensor; a float near zero becomes a large one.

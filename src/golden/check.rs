@@ -41,7 +41,8 @@ impl Tolerance {
 impl Tolerance {
     /// The same for a model of this configuration. In the test models the last norm of the mask decoder is over four
     /// channels: where those lie close together it makes much of the rounding of 16 bits, and single pixels jump, with
-    /// any software. There the mean alone says something.
+    /// any software: PyTorch 2.9 on these models is off by up to 0.78 (root mean square 1.9e-2) in bfloat16 and 2.4e-2
+    /// (1.5e-3) in float16. There the mean alone says something.
     pub fn for_model(self, config: &ModelConfig, precision: DType) -> Self {
         /// Channels below which that happens; SAM's sizes have sixteen.
         const FEW: usize = 8;
@@ -50,11 +51,12 @@ impl Tolerance {
         if precision == DType::F32 || normed.is_none_or(|width| *width >= FEW) {
             return self;
         }
-        Self {
-            max: 0.5,
-            rms: 2.0 * self.rms,
-            margin: 0.5,
-        }
+        let (max, rms) = match precision {
+            DType::BF16 => (0.8, 2e-2),
+            _ => (0.1, 3e-3),
+        };
+        let margin = max;
+        Self { max, rms, margin }
     }
 }
 
@@ -67,6 +69,8 @@ pub struct Measure {
     pub max_rel_err: f64,
     /// Root mean square difference over the same.
     pub rms: f64,
+    /// How many were compared.
+    pub elements: usize,
     /// Bound of `max_rel_err` that holds for this tensor instead of the run's [`Tolerance`].
     pub bound: Option<f64>,
 }
@@ -78,6 +82,7 @@ impl Measure {
             name: name.into(),
             max_rel_err: f64::INFINITY,
             rms: f64::INFINITY,
+            elements: got.len(),
             bound: None,
         };
         if got.len() != wanted.len() || got.is_empty() {
@@ -98,15 +103,20 @@ impl Measure {
             name: name.into(),
             max_rel_err: max / scale,
             rms: (squares / got.len() as f64).sqrt() / scale,
+            elements: got.len(),
             bound: None,
         }
     }
 
-    /// The error as a share of what it may be: above 1 is a failure, and so is NaN.
+    /// The error as a share of what it may be: above 1 is a failure, and so is NaN. A mean of a handful of numbers is none:
+    /// of those only the largest difference counts.
     pub fn share(&self, tolerance: &Tolerance) -> f64 {
+        /// From so many on it is.
+        const MANY: usize = 64;
         let share = |error: f64, bound: f64| if error == 0.0 { 0.0 } else { error / bound };
         match self.bound {
             Some(bound) => share(self.max_rel_err, bound),
+            None if self.elements < MANY => share(self.max_rel_err, tolerance.max),
             None => share(self.max_rel_err, tolerance.max).max(share(self.rms, tolerance.rms)),
         }
     }

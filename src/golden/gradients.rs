@@ -157,6 +157,7 @@ fn bounded(name: &str, error: f64, bound: f64) -> Measure {
         name: name.into(),
         max_rel_err: error,
         rms: error,
+        elements: 1,
         bound: Some(bound),
     }
 }
