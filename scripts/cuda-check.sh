@@ -48,3 +48,5 @@ if ! ldconfig -p | grep -q 'libcuda\.so'; then
   grep -q 'libcuda.so.1' "$scratch/card" || fail "the driver is not named" "$scratch/card"
 fi
 echo "CUDA build: links, starts without a driver, says what is missing"
+
+tests/card/check.sh "$program"

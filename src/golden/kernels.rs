@@ -4,6 +4,7 @@
 use super::{Check, Measure, Setting, Tolerance};
 use crate::error::Result;
 use crate::kernels::attention::{self, Span};
+use crate::kernels::picture::convert::{ColorSpace, Matrix, Range};
 use crate::kernels::{gelu, labels, layer_norm, linear, prepare, softmax, temporal, upscale};
 use crate::model::weights::uniform;
 use candle_core::{DType, Device, Tensor, Var};
@@ -239,6 +240,24 @@ impl Bench<'_> {
                 prepare::planes(&bytes, &tables, precision)
             },
             |x| table(&bytes(&x[0])?)?.permute((0, 3, 1, 2))?.contiguous(),
+        );
+        let of_nv12 = |x: &Tensor, device: &Device, precision| {
+            let cpu = Device::Cpu;
+            let values = Tensor::arange(0u32, 256, &cpu)?.to_dtype(DType::F32)?;
+            let tables = table(&values)?.unsqueeze(0)?.repeat((2, 1))?.to_device(device)?;
+            let bytes = bytes(&x.to_device(&cpu)?.to_dtype(DType::F32)?)?.to_device(device)?;
+            let colors = ColorSpace {
+                matrix: Matrix::BT709,
+                range: Range::Limited,
+            };
+            prepare::planes_of_nv12(&bytes, &tables, colors, precision)
+        };
+        self.compare(
+            "preparation of two clips in NV12".into(),
+            &[(&[4, 15, 10], 1.0)],
+            false,
+            |x| of_nv12(&x[0], x[0].device(), precision),
+            |x| of_nv12(&x[0], &Device::Cpu, DType::F32),
         );
         // Classes far apart, so that rounding turns none into another.
         self.compare(

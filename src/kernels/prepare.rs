@@ -1,5 +1,6 @@
-//! Bytes of frames to the model's planes, on a card: what crosses to it is one byte a colour of a pixel.
+//! Bytes of frames to the model's planes, on a card: what crosses to it is one byte a colour of a pixel, or half of that.
 
+use super::picture::convert::{ColorSpace, Range};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 
 /// Every byte through its clip's table.
@@ -13,13 +14,100 @@ use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, b
 /// # Errors
 /// A tensor that is not on a card, shapes that do not fit, or Candle's own.
 pub fn planes(bytes: &Tensor, tables: &Tensor, dtype: DType) -> Result<Tensor> {
+    let planes = Planes {
+        dtype,
+        coded: Coded::Rgb,
+    };
     bytes
         .contiguous()?
-        .apply_op2_no_bwd(&tables.contiguous()?, &Planes { dtype })
+        .apply_op2_no_bwd(&tables.contiguous()?, &planes)
+}
+
+/// The same of frames in NV12. Chroma has half the resolution: frames that are scaled down to the model's side keep more of
+/// their colours as RGB, so this is for those that come in that size.
+///
+/// * `bytes`: `[images, 3 * side / 2, side]`, `side` even: the rows of luma, then half as many of U and V in turn
+/// * `colors`: what the bytes mean
+/// * `tables`, `dtype`: as for [`planes`]; the tables' bytes are those of RGB, rounded and clipped to 0 to 255
+///
+/// Gives `[images, 3, side, side]`.
+///
+/// # Errors
+/// As [`planes`].
+pub fn planes_of_nv12(bytes: &Tensor, tables: &Tensor, colors: ColorSpace, dtype: DType) -> Result<Tensor> {
+    let planes = Planes {
+        dtype,
+        coded: Coded::nv12(colors),
+    };
+    bytes
+        .contiguous()?
+        .apply_op2_no_bwd(&tables.contiguous()?, &planes)
+}
+
+/// How the bytes of frames mean colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Coded {
+    Rgb,
+    /// With its matrix in 16 bits of fraction: luma offset and scale, red from V, green from U and V, blue from U.
+    Nv12([i32; 6]),
+}
+
+impl Coded {
+    fn nv12(ColorSpace { matrix, range }: ColorSpace) -> Self {
+        let (offset, luma_span, chroma_span) = match range {
+            Range::Full => (0, 255.0, 255.0),
+            Range::Limited => (16, 219.0, 224.0),
+        };
+        let (kr, kb) = (matrix.kr, matrix.kb);
+        let kg = 1.0 - kr - kb;
+        let fixed = |value: f64, span: f64| (value * 255.0 / span * 65536.0).round() as i32;
+        Self::Nv12([
+            offset,
+            fixed(1.0, luma_span),
+            fixed(2.0 * (1.0 - kr), chroma_span),
+            fixed(-2.0 * kb * (1.0 - kb) / kg, chroma_span),
+            fixed(-2.0 * kr * (1.0 - kr) / kg, chroma_span),
+            fixed(2.0 * (1.0 - kb), chroma_span),
+        ])
+    }
+
+    /// Images and side of bytes of this shape.
+    pub(super) fn sizes(self, bytes: &Layout) -> Option<(usize, usize)> {
+        match (self, bytes.dims()) {
+            (Self::Rgb, &[images, side, across, 3]) if across == side => Some((images, side)),
+            (Self::Nv12(_), &[images, rows, side]) if side % 2 == 0 && rows == side / 2 * 3 => {
+                Some((images, side))
+            }
+            _ => None,
+        }
+    }
+
+    /// Bytes of a frame.
+    fn bytes(self, side: usize) -> usize {
+        match self {
+            Self::Rgb => 3 * side * side,
+            Self::Nv12(_) => side * side / 2 * 3,
+        }
+    }
+
+    /// The colours of a pixel.
+    fn color(self, frame: &[u8], side: usize, pixel: usize) -> [u8; 3] {
+        match self {
+            Self::Rgb => [0, 1, 2].map(|channel| frame[3 * pixel + channel]),
+            Self::Nv12([offset, scale, red_v, green_u, green_v, blue_u]) => {
+                let at = side * side + pixel / side / 2 * side + pixel % side / 2 * 2;
+                let luma = scale * (i32::from(frame[pixel]) - offset);
+                let [u, v] = [0, 1].map(|i| i32::from(frame[at + i]) - 128);
+                [red_v * v, green_u * u + green_v * v, blue_u * u]
+                    .map(|chroma| ((luma + chroma + (1 << 15)) >> 16).clamp(0, 255) as u8)
+            }
+        }
+    }
 }
 
 struct Planes {
     dtype: DType,
+    coded: Coded,
 }
 
 impl CustomOp2 for Planes {
@@ -35,15 +123,14 @@ impl CustomOp2 for Planes {
         tables: &CpuStorage,
         tables_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (images, side, across, channels) = bytes_layout.shape().dims4()?;
         let clips = tables_layout.shape().dims2()?.0;
-        if across != side || channels != 3 || clips == 0 || images % clips != 0 || self.dtype != DType::F32 {
-            bail!(
-                "prepare: bytes {:?}, tables {:?}, {:?}",
-                bytes_layout.shape(),
-                tables_layout.shape(),
-                self.dtype
-            );
+        let refused = || {
+            let shapes = (bytes_layout.shape(), tables_layout.shape());
+            candle_core::Error::msg(format!("prepare: bytes and tables {shapes:?}, {:?}", self.dtype))
+        };
+        let (images, side) = self.coded.sizes(bytes_layout).ok_or_else(refused)?;
+        if clips == 0 || images % clips != 0 || self.dtype != DType::F32 {
+            return Err(refused());
         }
         let (Some((start, end)), CpuStorage::U8(bytes)) = (bytes_layout.contiguous_offsets(), bytes) else {
             bail!("prepare: bytes have to be contiguous");
@@ -51,11 +138,11 @@ impl CustomOp2 for Planes {
         let tables = super::contiguous_f32(tables, tables_layout)?;
         let pixels = side * side;
         let mut planes = vec![0.0; images * 3 * pixels];
-        let frames = bytes[start..end].chunks_exact(3 * pixels);
+        let frames = bytes[start..end].chunks_exact(self.coded.bytes(side).max(1));
         for (image, (frame, planes)) in frames.zip(planes.chunks_exact_mut(3 * pixels)).enumerate() {
             let table = &tables[image / (images / clips) * 256..][..256];
-            for (pixel, colors) in frame.as_chunks::<3>().0.iter().enumerate() {
-                for (channel, &color) in colors.iter().enumerate() {
+            for pixel in 0..pixels {
+                for (channel, color) in self.coded.color(frame, side, pixel).into_iter().enumerate() {
                     planes[channel * pixels + pixel] = table[usize::from(color)];
                 }
             }
@@ -71,6 +158,76 @@ impl CustomOp2 for Planes {
         tables: &candle_core::CudaStorage,
         tables_layout: &Layout,
     ) -> Result<(candle_core::CudaStorage, Shape)> {
-        super::cuda::forward::prepare((bytes, bytes_layout), (tables, tables_layout), self.dtype)
+        let (bytes, tables) = ((bytes, bytes_layout), (tables, tables_layout));
+        super::cuda::forward::prepare(bytes, tables, self.coded, self.dtype)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::picture::convert::Matrix;
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn every_matrix_and_range_gives_its_colours() {
+        let tables = Tensor::arange(0u32, 256, &Device::Cpu).unwrap();
+        let tables = tables.to_dtype(DType::F32).unwrap().unsqueeze(0).unwrap();
+        for matrix in [
+            Matrix::BT601,
+            Matrix::BT709,
+            Matrix::BT2020,
+            Matrix::SMPTE240M,
+            Matrix::FCC,
+        ] {
+            for (range, black, [luma_span, chroma_span]) in [
+                (Range::Full, 0.0, [255.0, 255.0]),
+                (Range::Limited, 16.0, [219.0, 224.0]),
+            ] {
+                // Colours on a grid, as the definition turns them to bytes: a square of 2 x 2 pixels each.
+                for code in 0..125 {
+                    let rgb = [code % 5, code / 5 % 5, code / 25].map(|step| f64::from(step) * 63.75);
+                    let luma =
+                        matrix.kr * rgb[0] + (1.0 - matrix.kr - matrix.kb) * rgb[1] + matrix.kb * rgb[2];
+                    let u = (rgb[2] - luma) / (2.0 * (1.0 - matrix.kb));
+                    let v = (rgb[0] - luma) / (2.0 * (1.0 - matrix.kr));
+                    let byte = |value: f64| value.round().clamp(0.0, 255.0) as u8;
+                    let y = byte(luma * luma_span / 255.0 + black);
+                    let chroma = [u, v].map(|c| byte(c * chroma_span / 255.0 + 128.0));
+                    let bytes = vec![y, y, y, y, chroma[0], chroma[1]];
+                    let bytes = Tensor::from_vec(bytes, (1, 3, 2), &Device::Cpu).unwrap();
+                    let colors = ColorSpace { matrix, range };
+                    let planes = planes_of_nv12(&bytes, &tables, colors, DType::F32).unwrap();
+                    let planes = planes.reshape((3, 4)).unwrap().to_vec2::<f32>().unwrap();
+                    for (plane, wanted) in planes.iter().zip(rgb) {
+                        // Half a step of luma, and of chroma where it is widest.
+                        let apart = plane.iter().map(|&got| (f64::from(got) - wanted).abs());
+                        assert!(
+                            apart.fold(0.0, f64::max) <= 2.2,
+                            "{matrix:?} {range:?} {rgb:?}: {planes:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_frame_is_refused() {
+        let tables = Tensor::zeros((1, 256), DType::F32, &Device::Cpu).unwrap();
+        let colors = ColorSpace {
+            matrix: Matrix::BT709,
+            range: Range::Limited,
+        };
+        for dims in [vec![1, 3, 3], vec![1, 4, 4], vec![1, 6, 6, 1], vec![6, 4]] {
+            let bytes = Tensor::zeros(dims.as_slice(), DType::U8, &Device::Cpu).unwrap();
+            assert!(
+                planes_of_nv12(&bytes, &tables, colors, DType::F32).is_err(),
+                "{dims:?}"
+            );
+        }
+        let bytes = Tensor::zeros((1, 6, 4), DType::U8, &Device::Cpu).unwrap();
+        assert!(planes_of_nv12(&bytes, &tables, colors, DType::F32).is_ok());
+        assert!(planes(&bytes, &tables, DType::F32).is_err());
     }
 }

@@ -54,6 +54,8 @@ pub struct MaSam {
     pub(crate) image_encoder: ImageEncoder,
     pub(crate) prompt_encoder: PromptEncoder,
     pub(crate) mask_decoder: MaskDecoder,
+    /// Brings logits to the input's side, where they have another.
+    enlargement: Option<Tensor>,
 }
 
 impl MaSam {
@@ -74,11 +76,15 @@ impl MaSam {
         weights: VarBuilder<'a>,
     ) -> Result<(Self, Blocks<'a>)> {
         config.validate()?;
+        let (decoded, side) = (config.decoded_side_px(), config.image_side_px);
+        let enlarge = || resize::matrix(decoded, side, weights.dtype(), weights.device());
+        let enlargement = (decoded != side).then(enlarge).transpose()?;
         let (image_encoder, blocks) = ImageEncoder::apart(config, mode, weights.pp("image_encoder"))?;
         let model = Self {
             image_encoder,
             prompt_encoder: PromptEncoder::new(config, weights.pp("prompt_encoder"))?,
             mask_decoder: MaskDecoder::new(config, weights.pp("mask_decoder"))?,
+            enlargement,
             config: config.clone(),
         };
         Ok((model, blocks))
@@ -174,8 +180,10 @@ impl MaSam {
         let encoded = self.prompt_encoder.forward(prompts)?;
         let positions = self.prompt_encoder.grid_positions()?;
         let decoded = self.mask_decoder.forward(features, &positions, &encoded)?;
-        let side = self.config.image_side_px;
-        let logits = resize::planes(&decoded.logits, (side, side))?;
+        let logits = match &self.enlargement {
+            Some(by) => resize::planes_by(&decoded.logits, by, by)?,
+            None => decoded.logits.clone(),
+        };
         Ok(Output {
             logits,
             iou: decoded.iou,

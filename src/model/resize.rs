@@ -43,8 +43,8 @@ pub fn planes(x: &Tensor, to: (usize, usize)) -> Result<Tensor> {
     planes_by(x, &down, &across)
 }
 
-/// As [`planes`], with what [`matrix`] gives for both axes.
-fn planes_by(x: &Tensor, down: &Tensor, across: &Tensor) -> Result<Tensor> {
+/// As [`planes`], with what [`matrix`] gives for both axes, in the type of `x`.
+pub(crate) fn planes_by(x: &Tensor, down: &Tensor, across: &Tensor) -> Result<Tensor> {
     let (to, height) = down.dims2()?;
     let (wide, width) = across.dims2()?;
     let mut shape = x.dims().to_vec();

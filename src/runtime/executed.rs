@@ -2,7 +2,8 @@
 
 use super::clip::values;
 use super::executor::{Executor, Job, Masks, Picture, State};
-use super::segmenter::{Forward, prompts};
+use super::prompt::prompts;
+use super::segmenter::Forward;
 use crate::error::Result;
 use crate::kernels::packed::Number;
 use crate::segmenter::{

@@ -14,6 +14,7 @@ mod executed;
 pub mod executor;
 mod on_card;
 mod plain;
+mod prompt;
 mod recording;
 mod segmenter;
 mod staging;

@@ -9,9 +9,11 @@
 //! others come are they brought home, to where the plain forward has them.
 
 use super::clip::bytes_at;
+use super::device::Place;
 use super::plain::{Plain, label_planes, wanted_images};
+use super::prompt::{PromptShape, prompts};
 use super::recording::Recording;
-use super::segmenter::{Forward, prompts};
+use super::segmenter::Forward;
 use crate::error::Result;
 use crate::kernels::prepare;
 use crate::model::CausalState;
@@ -98,20 +100,20 @@ impl<K: PartialEq, V> Familiar<K, V> {
 struct Stranger;
 
 /// What makes two batches of clips the same pass.
-#[derive(PartialEq)]
+#[derive(Clone, PartialEq)]
 struct ClipShape {
     clips: usize,
     frames: usize,
     /// Images in order that an output is wanted for.
     wanted: Vec<u32>,
-    prompt: Prompt,
+    prompt: PromptShape,
 }
 
 /// What makes two steps the same pass.
-#[derive(PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 struct StepShape {
     streams: usize,
-    prompt: Prompt,
+    prompt: PromptShape,
 }
 
 /// A recorded step.
@@ -156,7 +158,7 @@ impl OnCard {
         let streams: Vec<StreamId> = rows.iter().map(|step| step.stream).collect();
         let shape = StepShape {
             streams: rows.len(),
-            prompt: rows[0].prompt.clone(),
+            prompt: PromptShape::of(&rows[0].prompt),
         };
         let is_there = |steps: &Steps| steps.streams == streams;
         match self.steps.find(&shape) {
@@ -166,7 +168,10 @@ impl OnCard {
             Err(Stranger) => self.bring_home(|_| true)?,
         }
         let plain = &self.plain;
-        let Some(steps) = self.steps.get(shape, || record_steps(plain, rows)) else {
+        let Some(steps) = self
+            .steps
+            .get(shape, || record_steps(plain, shape, &rows[0].prompt))
+        else {
             return Ok(None);
         };
         if !is_there(steps) {
@@ -177,7 +182,7 @@ impl OnCard {
             .iter()
             .map(|step| std::slice::from_ref(&step.frame))
             .collect();
-        write(&mut self.plain, &steps.recording, &frames)?;
+        write(&mut self.plain, &steps.recording, &frames, &rows[0].prompt)?;
         let rows = play(&mut self.plain, &steps.recording)?;
         // Nothing can go wrong any more.
         steps.state.overwrite(&steps.after)?;
@@ -221,12 +226,14 @@ fn settle(steps: &mut Steps, plain: &mut Plain, streams: Vec<StreamId>) -> Resul
     Ok(())
 }
 
-/// Puts frames where a recording looks for them.
-fn write(plain: &mut Plain, recording: &Recording, clips: &[&[ModelFrame]]) -> Result<()> {
+/// Puts frames and their prompt where a recording looks for them.
+fn write(plain: &mut Plain, recording: &Recording, clips: &[&[ModelFrame]], prompt: &Prompt) -> Result<()> {
     let side = plain.model.config().image_side_px;
-    let device = &plain.place.device;
-    let [bytes, tables] = bytes_at(device, &mut plain.staging, clips, side, plain.normalisation)?;
-    recording.write(&[&bytes, &tables])
+    let Place { device, dtype, .. } = &plain.place;
+    let frames = bytes_at(device, &mut plain.staging, clips, side, plain.normalisation)?;
+    let prompt = PromptShape::flat(prompts(prompt, device, *dtype)?);
+    let inputs: Vec<Tensor> = frames.into_iter().chain(prompt).collect();
+    recording.write(&inputs.iter().collect::<Vec<_>>())
 }
 
 /// What a recording makes of them: bytes `[images, pixels + 1]` as rows.
@@ -235,41 +242,44 @@ fn play(plain: &mut Plain, recording: &Recording) -> Result<Vec<Vec<u8>>> {
     plain.staging.download(labels)
 }
 
-/// Bytes and tables for so many frames, with nothing in them.
-fn empty_inputs(plain: &Plain, clips: usize, frames: usize) -> Result<Vec<Tensor>> {
-    let (side, device) = (plain.model.config().image_side_px, &plain.place.device);
-    Ok(vec![
+/// How many of a recording's inputs are frames: bytes and tables. Behind them is the prompt.
+const FRAMES: usize = 2;
+
+/// Inputs for so many frames, with nothing in them, and for the prompt.
+fn inputs(plain: &Plain, clips: usize, frames: usize, prompt: &Prompt) -> Result<Vec<Tensor>> {
+    let Place { device, dtype, .. } = &plain.place;
+    let side = plain.model.config().image_side_px;
+    let mut inputs = vec![
         Tensor::zeros((clips * frames, side, side, 3), DType::U8, device)?,
         Tensor::zeros((clips, 256), DType::F32, device)?,
-    ])
+    ];
+    inputs.extend(PromptShape::flat(prompts(prompt, device, *dtype)?));
+    Ok(inputs)
 }
 
-fn record_clips(plain: &Plain, shape: &ClipShape) -> Result<Recording> {
-    let (clips, frames) = (shape.clips, shape.frames);
+fn record_clips(plain: &Plain, shape: &ClipShape, prompt: &Prompt) -> Result<Recording> {
+    let (clips, frames, told) = (shape.clips, shape.frames, shape.prompt);
     let (device, dtype) = (&plain.place.device, plain.place.dtype);
     let (model, side) = (plain.model.clone(), plain.model.config().image_side_px);
     let wanted = Tensor::new(shape.wanted.as_slice(), device)?;
-    let prompts = prompts(&shape.prompt, device, dtype)?;
-    Recording::new(empty_inputs(plain, clips, frames)?, move |inputs| {
+    Recording::new(inputs(plain, clips, frames, prompt)?, move |inputs| {
         let planes = prepare::planes(&inputs[0], &inputs[1], dtype)?;
         let clip = planes.reshape((clips, frames, 3, side, side))?;
         let features = model.encode_wanted(&clip, &wanted)?;
-        model.labels(&features, &prompts)
+        model.labels(&features, &told.prompts(&inputs[FRAMES..]))
     })
 }
 
-fn record_steps(plain: &Plain, rows: &[&Step]) -> Result<Steps> {
-    let streams = rows.len();
+fn record_steps(plain: &Plain, shape: StepShape, prompt: &Prompt) -> Result<Steps> {
     let (device, dtype) = (&plain.place.device, plain.place.dtype);
-    let empty = || CausalState::new(plain.model.config(), streams, dtype, device);
+    let empty = || CausalState::new(plain.model.config(), shape.streams, dtype, device);
     let (model, state, after) = (plain.model.clone(), empty()?, empty()?);
-    let prompts = prompts(&rows[0].prompt, device, dtype)?;
     let (before, made) = (state.clone(), after.clone());
-    let recording = Recording::new(empty_inputs(plain, streams, 1)?, move |inputs| {
+    let recording = Recording::new(inputs(plain, shape.streams, 1, prompt)?, move |inputs| {
         let planes = prepare::planes(&inputs[0], &inputs[1], dtype)?;
         let (features, after) = model.step(&planes, &before)?;
         made.overwrite(&after)?;
-        model.labels(&features, &prompts)
+        model.labels(&features, &shape.prompt.prompts(&inputs[FRAMES..]))
     })?;
     Ok(Steps {
         recording,
@@ -286,18 +296,20 @@ impl Forward for OnCard {
         if wanted.is_empty() || rows.iter().any(|row| row.want != Want::Labels) {
             return self.plain.clips(rows);
         }
-        let shape = || ClipShape {
+        let prompt = &rows[0].prompt;
+        let shape = ClipShape {
             clips: rows.len(),
             frames,
-            wanted: wanted.clone(),
-            prompt: rows[0].prompt.clone(),
+            wanted,
+            prompt: PromptShape::of(prompt),
         };
         let plain = &self.plain;
-        let Some(recording) = self.clips.get(shape(), || record_clips(plain, &shape())) else {
+        let make = || record_clips(plain, &shape, prompt);
+        let Some(recording) = self.clips.get(shape.clone(), make) else {
             return self.plain.clips(rows);
         };
         let clips: Vec<&[ModelFrame]> = rows.iter().map(|row| row.frames.as_slice()).collect();
-        write(&mut self.plain, recording, &clips)?;
+        write(&mut self.plain, recording, &clips, prompt)?;
         let found = play(&mut self.plain, recording)?;
         Ok(Plain::replies(rows, label_planes(found)))
     }

@@ -2,7 +2,8 @@
 
 use super::clip::input_at;
 use super::device::Place;
-use super::segmenter::{Forward, prompts};
+use super::prompt::prompts;
+use super::segmenter::Forward;
 use super::staging::Staging;
 use crate::error::Result;
 use crate::kernels::{argmax::argmax, softmax::softmax};

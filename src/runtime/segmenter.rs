@@ -7,14 +7,14 @@ use super::on_card::OnCard;
 use super::plain::Plain;
 use crate::checkpoint::{ModelCard, ModelFile};
 use crate::error::{Error, Result};
-use crate::model::{FactMode, MaSam, Prompts};
+use crate::model::{FactMode, MaSam};
 use crate::priority;
 use crate::pulse;
 use crate::segmenter::{
-    Normalisation, Plane, Prompt, Reply, Request, SegmentError, Segmenter, SegmenterSpec, StateSnapshot,
-    Step, StreamId, Temporal,
+    Normalisation, Plane, Reply, Request, SegmentError, Segmenter, SegmenterSpec, StateSnapshot, Step,
+    StreamId, Temporal,
 };
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -170,29 +170,6 @@ impl ModelSegmenter {
 fn plain(card: &ModelCard, weights: VarBuilder<'static>, place: Place) -> Result<Plain> {
     let model = MaSam::new(&card.model, FactMode::Folded, weights)?;
     Ok(Plain::new(model, card.preprocessing.normalisation, place))
-}
-
-/// A prompt as tensors at a place.
-pub(super) fn prompts(prompt: &Prompt, device: &Device, dtype: DType) -> Result<Prompts> {
-    // Places stay in float32: 16 bits cannot tell two pixels apart in a picture of 512.
-    let place = |values: Vec<f32>, shape: &[usize]| -> Result<Tensor> {
-        Ok(Tensor::from_vec(values, shape, device)?)
-    };
-    let mut prompts = Prompts::default();
-    if let Some(corners) = prompt.box_px {
-        prompts.boxes = Some(place(corners.to_vec(), &[1, 4])?);
-    }
-    let points = &prompt.points_px;
-    if !points.is_empty() {
-        let xy = points.iter().flat_map(|(xy, _)| *xy).collect();
-        prompts.points = Some(place(xy, &[1, points.len(), 2])?);
-        let inside = points
-            .iter()
-            .map(|&(_, inside)| f32::from(u8::from(inside)))
-            .collect();
-        prompts.point_labels = Some(place(inside, &[1, points.len()])?.to_dtype(dtype)?);
-    }
-    Ok(prompts)
 }
 
 impl Segmenter for ModelSegmenter {

@@ -1,10 +1,11 @@
 //! From Candle's storages to a launch and back: what the operations' `cuda_fwd` call.
 
 use super::arguments::Address;
-use super::plan::{self, AttentionTensors, Bytes, Epilogue, Frames, Rowwise, Squares};
+use super::plan::{self, AttentionTensors, Epilogue, Frames, Rowwise, Squares};
 use super::product::{Operands, Product};
 use super::{Element, Launch, card, cublas_lt};
 use crate::kernels::attention::Sizes;
+use crate::kernels::prepare::Coded;
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::{
     CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, SyncOnDrop,
@@ -415,21 +416,19 @@ pub(in crate::kernels) fn labels_of_planes(logits: Placed<'_>, side: usize) -> R
     Ok((storage, shape))
 }
 
-/// Bytes `[images, side, side, 3]` through tables `[clips, 256]` to planes `[images, 3, side, side]`.
+/// Bytes of frames through tables `[clips, 256]` to planes `[images, 3, side, side]`.
 pub(in crate::kernels) fn prepare(
     bytes: Placed<'_>,
     tables: Placed<'_>,
+    coded: Coded,
     element: candle_core::DType,
 ) -> Result<(CudaStorage, Shape)> {
-    let (images, side, across, channels) = bytes.1.shape().dims4()?;
     let (clips, entries) = tables.1.shape().dims2()?;
+    let (images, side) = coded.sizes(bytes.1).unwrap_or((0, 0));
     let frames = images.checked_div(clips).unwrap_or(0);
-    if across != side || channels != 3 || entries != 256 || frames * clips != images {
-        bail!(
-            "prepare: bytes {:?}, tables {:?}",
-            bytes.1.shape(),
-            tables.1.shape()
-        );
+    if images == 0 || entries != 256 || frames * clips != images {
+        let shapes = (bytes.1.shape(), tables.1.shape());
+        bail!("prepare: bytes and tables {shapes:?}");
     }
     let (Some(element), Some(Element::F32)) = (Element::of(element), Element::of(tables.0.dtype())) else {
         bail!(
@@ -441,7 +440,7 @@ pub(in crate::kernels) fn prepare(
     let storage = run(
         [bytes, tables],
         (element, shape.elem_count()),
-        |[bytes, tables], y| plan::prepare(element, Bytes::Rgb, (images, side, frames), [bytes, tables, y]),
+        |[bytes, tables], y| plan::prepare(element, coded, (images, side, frames), [bytes, tables, y]),
     )?;
     Ok((storage, shape))
 }

@@ -93,7 +93,7 @@ struct Fiber {
     ucontext_t first;
     jmp_buf place;
     std::vector<char> stack;
-    bool begun, done;
+    bool begun, done; // whether it has ever run, and whether it has come to its block's end
     const unsigned *watched; // goes on when it no longer holds `seen`
     unsigned seen;
     std::vector<std::vector<Copy>> groups; // background copies; the last group is open
@@ -167,13 +167,16 @@ inline void perform(std::vector<Copy> &copies) {
     copies.clear();
 }
 
+// A fiber does one block's thread after the other.
 inline void enter() {
-    card.body();
-    Fiber &fiber = card.fibers[card.current];
-    for (const auto &group : fiber.groups)
-        if (!group.empty()) card.fault = "a background copy is never waited for";
-    fiber.done = true;
-    _longjmp(card.scheduler, 1);
+    for (;;) {
+        card.body();
+        Fiber &fiber = card.fibers[card.current];
+        for (const auto &group : fiber.groups)
+            if (!group.empty()) card.fault = "a background copy is never waited for";
+        fiber.done = true;
+        pause();
+    }
 }
 
 // Runs a thread until it waits; false where it still does, or is done.
@@ -199,7 +202,7 @@ inline bool resume(unsigned thread) {
 inline void run_block(unsigned order) {
     const unsigned threads = card.threads;
     for (Fiber &fiber : card.fibers) {
-        fiber.begun = fiber.done = false;
+        fiber.done = false;
         fiber.watched = nullptr;
         fiber.groups.assign(1, {});
     }
@@ -256,7 +259,10 @@ inline const char *run(const uint32_t *launch, std::function<void()> body) {
                 run_block(launch[5]);
                 for (size_t i = launch[4]; i < card.shared.size(); i++)
                     if (card.shared[i] != 0xff) card.fault = "a write behind the end of shared memory";
-                if (card.fault) return card.fault;
+                if (card.fault) {
+                    card.fibers.clear(); // some are in the middle of something
+                    return card.fault;
+                }
             }
     return nullptr;
 }
@@ -265,6 +271,7 @@ inline const char *run(const uint32_t *launch, std::function<void()> body) {
 
 #define KERNEL(name, Args, threads_)                                                                              \
     static void name(const Args &args);                                                                           \
+    extern "C" const uint32_t name##_argument_bytes = sizeof(Args);                                               \
     extern "C" const char *name##_on_host(const void *args, const uint32_t *launch) {                             \
         if (launch[3] > (threads_)) return "more threads than the kernel is compiled for";                        \
         return host::run(launch, [=] { name(*static_cast<const Args *>(args)); });                                \

@@ -5,6 +5,7 @@ use super::arguments::{
 };
 use super::{Element, Launch, Source};
 use crate::kernels::attention::Sizes;
+use crate::kernels::prepare::Coded;
 use candle_core::{Result, bail};
 
 /// Bytes that a card reads and writes at once.
@@ -400,23 +401,11 @@ pub(super) fn labels_of_planes(
     })
 }
 
-/// Bytes of frames in the order of a clip.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Bytes {
-    Rgb,
-    /// With the fixed-point matrix: luma offset and scale, red from V, green from U and V, blue from U.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "frames come as RGB from the streaming thread")
-    )]
-    Nv12([i32; 6]),
-}
-
 /// `[images, side, side, 3]` (or NV12) to `[images, 3, side, side]`, `frames` of which share a table of 256 values;
 /// addresses of bytes, tables and planes.
 pub(super) fn prepare(
     element: Element,
-    bytes: Bytes,
+    bytes: Coded,
     (images, side, frames): (usize, usize, usize),
     [x, tables, y]: [Address; 3],
 ) -> Result<Launch<PrepareArgs>> {
@@ -424,9 +413,9 @@ pub(super) fn prepare(
         bail!("prepare: no kernel takes {images} frames at once, in clips of {frames}");
     }
     let (name, matrix) = match bytes {
-        Bytes::Rgb => ("rgb", [0; 6]),
-        Bytes::Nv12(_) if !side.is_multiple_of(2) => bail!("prepare: NV12 has an even side, not {side}"),
-        Bytes::Nv12(matrix) => ("nv12", matrix),
+        Coded::Rgb => ("rgb", [0; 6]),
+        Coded::Nv12(_) if !side.is_multiple_of(2) => bail!("prepare: NV12 has an even side, not {side}"),
+        Coded::Nv12(matrix) => ("nv12", matrix),
     };
     let [luma_offset, luma_scale, red_v, green_u, green_v, blue_u] = matrix;
     Ok(Launch {

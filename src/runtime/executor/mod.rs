@@ -187,6 +187,7 @@ impl<N: Number> Executor<N> {
             image_encoder,
             prompt_encoder,
             mask_decoder,
+            ..
         } = model;
         check_widths::<N>(&config)?;
         let grid = config.grid_side();

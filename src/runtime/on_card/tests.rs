@@ -99,7 +99,7 @@ fn both(card: &mut OnCard, plain: &mut Plain, steps: &[Step]) -> Vec<Result<Plan
 fn is_recorded(card: &OnCard, streams: usize, prompt: &Prompt) -> bool {
     let shape = StepShape {
         streams,
-        prompt: prompt.clone(),
+        prompt: PromptShape::of(prompt),
     };
     matches!(card.steps.find(&shape), Ok(Some(_)))
 }
@@ -152,6 +152,33 @@ fn streams_come_and_go_between_recorded_steps() {
             }
             assert!(different > 20, "the masks of two streams are alike: {different}");
         }
+    });
+}
+
+#[test]
+fn one_recording_serves_prompts_that_move() {
+    pretended_card::during(|| {
+        let (mut card, mut other) = (OnCard::new(plain(Adapters::Both)), plain(Adapters::Both));
+        let mut seen = Vec::new();
+        for turn in 0..8u8 {
+            let place = f32::from(turn) * 7.0;
+            let prompt = Prompt {
+                box_px: Some([place, 2.0, place + 9.0, 20.0 + place / 2.0]),
+                points_px: vec![([place, 30.0], true), ([40.0, place], turn % 2 == 0)],
+            };
+            // One frame, so that nothing but the prompt makes a difference.
+            card.reset(StreamId(0));
+            other.reset(StreamId(0));
+            let steps = [step(0, frame("one"), &prompt, Want::Labels)];
+            seen.extend(
+                both(&mut card, &mut other, &steps)
+                    .into_iter()
+                    .map(Result::unwrap),
+            );
+        }
+        assert_eq!(card.steps.made().count(), 1);
+        let recorded = &seen[FAMILIAR as usize..];
+        assert!(recorded.windows(2).all(|pair| !are_alike(&pair[0], &pair[1])));
     });
 }
 
@@ -220,18 +247,18 @@ fn a_step_that_fails_leaves_the_states_as_they_were() {
 fn states_outlive_the_recording_that_they_lay_at() {
     pretended_card::during(|| {
         let (mut card, mut other) = (OnCard::new(plain(Adapters::Both)), plain(Adapters::Both));
-        let at = |x: f64| Prompt {
-            points_px: vec![([x as f32, 30.0], true)],
+        let at = |stream: usize| Prompt {
+            points_px: (0..stream).map(|x| ([x as f32, 30.0], true)).collect(),
             ..Prompt::default()
         };
-        // A recorded shape for each stream, at which its state lies.
+        // A recorded shape for each stream, at which its state lies: so many points.
         let mut turn = 0;
         let mut go_on = |card: &mut OnCard, stream: usize| {
             turn += 1;
             let steps = [step(
                 stream as u64,
                 frame(&format!("{turn}")),
-                &at(stream as f64),
+                &at(stream),
                 Want::Labels,
             )];
             assert!(both(card, &mut other, &steps)[0].is_ok());
@@ -242,7 +269,7 @@ fn states_outlive_the_recording_that_they_lay_at() {
             go_on(&mut card, stream);
         }
         (0..MOST_SHAPES).for_each(|stream| go_on(&mut card, stream));
-        assert!((0..MOST_SHAPES).all(|stream| is_recorded(&card, 1, &at(stream as f64))));
+        assert!((0..MOST_SHAPES).all(|stream| is_recorded(&card, 1, &at(stream))));
         assert_eq!(
             card.steps
                 .made()
@@ -252,7 +279,7 @@ fn states_outlive_the_recording_that_they_lay_at() {
         );
         // Another takes the place of the first.
         go_on(&mut card, MOST_SHAPES);
-        assert!(!is_recorded(&card, 1, &at(0.0)));
+        assert!(!is_recorded(&card, 1, &at(0)));
         (0..=MOST_SHAPES).for_each(|stream| go_on(&mut card, stream));
     });
 }
@@ -328,7 +355,7 @@ fn what_cannot_be_recorded_is_run_as_ever() {
     }
     let shape = StepShape {
         streams: 1,
-        prompt: Prompt::default(),
+        prompt: PromptShape::of(&Prompt::default()),
     };
     assert!(matches!(card.steps.find(&shape), Ok(None)));
 }

@@ -1,9 +1,10 @@
 //! Kernels at both ends of the model: bytes to planes, and logits to labels.
 
-use super::super::plan::{self, Bytes, Squares};
+use super::super::plan::{self, Squares};
 use super::super::{Element, host};
 use super::memory::Memory;
 use super::{ELEMENTS, rounded, seed, values};
+use crate::kernels::prepare::Coded;
 use crate::model::resize;
 use candle_core::Tensor;
 
@@ -131,7 +132,7 @@ fn bytes_become_planes_through_their_clips_table() {
             let mut t = Memory::of(Element::F32, &tables, 0);
             let mut y = Memory::room(element, images * 3 * side * side, 0);
             let at = [x.address(), t.address(), y.address()];
-            let launch = plan::prepare(element, Bytes::Rgb, (images, side, frames), at).unwrap();
+            let launch = plan::prepare(element, Coded::Rgb, (images, side, frames), at).unwrap();
             host::launch(&launch, host::ORDERS[i]);
             let tables = tables.to_vec2::<f32>().unwrap();
             let got = y.floats(element);
@@ -164,7 +165,7 @@ fn luma_and_chroma_become_planes() {
     let mut t = Memory::of(Element::F32, &tables, 0);
     let mut y = Memory::room(Element::F32, 2 * 3 * side * side, 0);
     let at = [x.address(), t.address(), y.address()];
-    let launch = plan::prepare(Element::F32, Bytes::Nv12(matrix), (2, side, 2), at).unwrap();
+    let launch = plan::prepare(Element::F32, Coded::Nv12(matrix), (2, side, 2), at).unwrap();
     host::launch(&launch, 1);
     let got = y.floats(Element::F32);
     for image in 0..2 {
@@ -191,7 +192,7 @@ fn luma_and_chroma_become_planes() {
             }
         }
     }
-    assert!(plan::prepare(Element::F32, Bytes::Nv12(matrix), (1, 5, 1), at).is_err());
+    assert!(plan::prepare(Element::F32, Coded::Nv12(matrix), (1, 5, 1), at).is_err());
 }
 
 fn byte_values(seed: &str, count: usize) -> Vec<u8> {
