@@ -35,6 +35,7 @@ grep -q 'cuda:N' "$scratch/element" || fail "masaminfer does not describe its de
 if "$program" bench --config tiny --device cuda:0 --runs 1 > "$scratch/card" 2>&1; then
   grep -q '"path":"cuda:0' "$scratch/auto" || fail "device=auto does not take the card" "$scratch/auto"
   echo "SKIPPED: what is said without a card, for there is one"
+  tests/card/check.sh "$program"
   exit 0
 else
   status=$?

@@ -81,6 +81,44 @@ fn every_forward_pass_passes_in_bfloat16() {
     assert!(failed.is_empty() && passed > 10, "{passed}, {failed:?}");
 }
 
+/// A fixture with the last float of one of its tensors changed by `change`.
+fn damaged(name: &str, tensor: &str, change: impl Fn(f32) -> f32) -> GoldenFile {
+    let fixture = FIXTURES.iter().find(|f| f.name == name).unwrap();
+    let (length, header) = SafeTensors::read_metadata(fixture.bytes).unwrap();
+    let end = 8 + length + header.info(tensor).unwrap().data_offsets.1;
+    let mut bytes = fixture.bytes.to_vec();
+    let last: [u8; 4] = bytes[end - 4..end].try_into().unwrap();
+    bytes[end - 4..end].copy_from_slice(&change(f32::from_le_bytes(last)).to_le_bytes());
+    GoldenFile::from_bytes("damaged", bytes).unwrap()
+}
+
+#[test]
+fn a_wrong_result_fails_in_bfloat16() {
+    let setting = Setting {
+        precision: DType::BF16,
+        engine: Engine::Executor,
+        ..SETTING
+    };
+    let whole = damaged("odd_sizes", "iou", |x| x);
+    match golden::run(&whole, &setting) {
+        Ok(check) => assert!(check.unwrap().passed()),
+        Err(error @ masam::Error::Unavailable { .. }) => {
+            println!("SKIPPED: {error}");
+            return;
+        }
+        Err(error) => panic!("{error}"),
+    }
+    for (tensor, change) in [("iou", 0.5), ("features", 0.5), ("block_1", 0.5)] {
+        let largest = {
+            let (_, values) = whole.floats(tensor).unwrap();
+            values.iter().fold(0f32, |most, x| most.max(x.abs()))
+        };
+        let file = damaged("odd_sizes", tensor, |x| x + change * largest);
+        let check = golden::run(&file, &setting).unwrap().unwrap();
+        assert!(!check.passed(), "{tensor}: {check}");
+    }
+}
+
 #[test]
 fn a_wrong_result_fails() {
     let fixture = FIXTURES.iter().find(|f| f.name == "sam_box").unwrap();

@@ -340,30 +340,44 @@ impl Bench {
             place.device.synchronize()?;
             Ok(start.elapsed().as_secs_f64())
         };
+        // A recorded pass has to give what the plain one gives.
+        let play = |recorded: &Recording, wanted: &Tensor| -> Result<()> {
+            let apart = card::apart(recorded.play()?, wanted)?;
+            if apart.is_nan() || apart > 1e-3 {
+                bail!("the recorded pass gives something else: {apart:.1e} of the largest logit apart");
+            }
+            Ok(())
+        };
         let recorded = match self.graph {
             true => {
                 let model = model.clone();
                 let logits = model.forward(&clip, &Prompts::default())?.logits;
                 let pass = move |clip: &[Tensor]| Ok(model.forward(&clip[0], &Prompts::default())?.logits);
                 let recorded = Recording::new(vec![clip.force_contiguous()?], pass)?;
-                let apart = card::apart(recorded.play()?, &logits)?;
-                if apart.is_nan() || apart > 1e-3 {
-                    bail!("the recorded pass gives something else: {apart:.1e} of the largest logit apart");
-                }
+                play(&recorded, &logits)?;
                 Some(recorded)
             }
             false => None,
         };
         let recorded_step = match &state {
             Some(state) if self.graph => {
-                let (model, state) = (model.clone(), state.clone());
-                let pass = move |frame: &[Tensor]| {
-                    let (features, after) = model.step(&frame[0], &state)?;
+                let step = |model: &MaSam, frame: &Tensor, state: &CausalState| -> crate::Result<_> {
+                    let (features, after) = model.step(frame, state)?;
                     let logits = model.decode(&features, &Prompts::default())?.logits;
-                    state.overwrite(&after)?;
+                    Ok((logits, after))
+                };
+                let (owned, state_of_pass) = (model.clone(), state.clone());
+                let pass = move |frame: &[Tensor]| {
+                    let (logits, after) = step(&owned, &frame[0], &state_of_pass)?;
+                    state_of_pass.overwrite(&after)?;
                     Ok(logits)
                 };
-                Some(Recording::new(vec![frame.force_contiguous()?], pass)?)
+                let recorded = Recording::new(vec![frame.force_contiguous()?], pass)?;
+                // From the state that the recording's own passes have left, and from the one after.
+                let (first, after) = step(&model, &frame, state)?;
+                play(&recorded, &first)?;
+                play(&recorded, &step(&model, &frame, &after)?.0)?;
+                Some(recorded)
             }
             _ => None,
         };

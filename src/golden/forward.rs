@@ -132,7 +132,9 @@ fn check(file: &GoldenFile, name: &str, model: MaSam, setting: &Setting) -> Resu
     );
     outputs.extend(found.blocks);
 
-    let tolerance = Tolerance::of(setting.precision).for_model(config, setting.precision);
+    let encoder = Tolerance::of(setting.precision);
+    let tolerance = encoder.for_decoder(config, setting.precision);
+    let is_decoded = |name: &str| ["logits", "low_res_logits", "iou"].contains(&name);
     let stored = file.names()?;
     // Every forward file has these; where one block is stored, all are.
     let blocks = stored.iter().any(|name| name.starts_with("block_"));
@@ -155,7 +157,10 @@ fn check(file: &GoldenFile, name: &str, model: MaSam, setting: &Setting) -> Resu
                 let cause = format!("the model gives {:?}, the file holds {shape:?}", tensor.dims());
                 return Err(Error::tensor(format!("{} of {}", name, file.name), cause));
             }
-            measures.push(Measure::of(name, &floats(tensor)?, &wanted));
+            measures.push(Measure {
+                tolerance: (!is_decoded(name)).then_some(encoder),
+                ..Measure::of(name, &floats(tensor)?, &wanted)
+            });
         }
     }
     // The executor shows no logits of the decoder's own resolution.

@@ -159,6 +159,7 @@ fn bounded(name: &str, error: f64, bound: f64) -> Measure {
         rms: error,
         elements: 1,
         bound: Some(bound),
+        tolerance: None,
     }
 }
 

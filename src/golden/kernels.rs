@@ -22,6 +22,7 @@ fn tolerance(precision: DType) -> Tolerance {
         max,
         rms: max / 3.0,
         margin: 0.0,
+        agreement: 0.0,
     }
 }
 

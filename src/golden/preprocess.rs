@@ -63,6 +63,7 @@ pub(super) fn run(file: &GoldenFile) -> Result<Check> {
         max: 1.001 * GREY_LEVEL,
         rms: GREY_LEVEL,
         margin: 0.0,
+        agreement: 0.0,
     };
     let label_agreement = agree as f64 / all.max(1) as f64;
     Ok(Check {

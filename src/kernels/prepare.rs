@@ -5,14 +5,14 @@ use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, b
 
 /// Every byte through its clip's table.
 ///
-/// * `bytes`: `[images, side, side, 3]`, RGB, on a card
+/// * `bytes`: `[images, side, side, 3]`, RGB, on a card; on the CPU for planes in float32 alone
 /// * `tables`: `[clips, 256]`, float32, the value of each byte; the images of a clip follow one another
 /// * `dtype`: of the planes: float32, bfloat16 or float16
 ///
 /// Gives `[images, 3, side, side]`.
 ///
 /// # Errors
-/// A tensor that is not on a card, shapes that do not fit, or Candle's own.
+/// A device that does not give this type, shapes that do not fit, or Candle's own.
 pub fn planes(bytes: &Tensor, tables: &Tensor, dtype: DType) -> Result<Tensor> {
     let planes = Planes {
         dtype,
@@ -33,12 +33,12 @@ pub fn planes(bytes: &Tensor, tables: &Tensor, dtype: DType) -> Result<Tensor> {
 /// Gives `[images, 3, side, side]`.
 ///
 /// # Errors
-/// As [`planes`].
+/// As [`planes`], or a matrix that makes more than 64 of 1 of its chroma, as those of hardly any green do.
 pub fn planes_of_nv12(bytes: &Tensor, tables: &Tensor, colors: ColorSpace, dtype: DType) -> Result<Tensor> {
-    let planes = Planes {
-        dtype,
-        coded: Coded::nv12(colors),
+    let Some(coded) = Coded::nv12(colors) else {
+        bail!("prepare: {:?} has factors that are too large", colors.matrix)
     };
+    let planes = Planes { dtype, coded };
     bytes
         .contiguous()?
         .apply_op2_no_bwd(&tables.contiguous()?, &planes)
@@ -53,33 +53,36 @@ pub(super) enum Coded {
 }
 
 impl Coded {
-    fn nv12(ColorSpace { matrix, range }: ColorSpace) -> Self {
+    /// `None` where a product of a factor and a byte might leave 32 bits.
+    fn nv12(ColorSpace { matrix, range }: ColorSpace) -> Option<Self> {
+        const MOST: f64 = 64.0;
         let (offset, luma_span, chroma_span) = match range {
             Range::Full => (0, 255.0, 255.0),
             Range::Limited => (16, 219.0, 224.0),
         };
         let (kr, kb) = (matrix.kr, matrix.kb);
         let kg = 1.0 - kr - kb;
-        let fixed = |value: f64, span: f64| (value * 255.0 / span * 65536.0).round() as i32;
-        Self::Nv12([
-            offset,
-            fixed(1.0, luma_span),
-            fixed(2.0 * (1.0 - kr), chroma_span),
-            fixed(-2.0 * kb * (1.0 - kb) / kg, chroma_span),
-            fixed(-2.0 * kr * (1.0 - kr) / kg, chroma_span),
-            fixed(2.0 * (1.0 - kb), chroma_span),
-        ])
+        let factors = [
+            255.0 / luma_span,
+            2.0 * (1.0 - kr) * 255.0 / chroma_span,
+            -2.0 * kb * (1.0 - kb) / kg * 255.0 / chroma_span,
+            -2.0 * kr * (1.0 - kr) / kg * 255.0 / chroma_span,
+            2.0 * (1.0 - kb) * 255.0 / chroma_span,
+        ];
+        // What is not a number is not small either.
+        let is_small = factors.iter().all(|factor| factor.abs() <= MOST);
+        let [luma, red_v, green_u, green_v, blue_u] = factors.map(|factor| (factor * 65536.0).round() as i32);
+        is_small.then_some(Self::Nv12([offset, luma, red_v, green_u, green_v, blue_u]))
     }
 
     /// Images and side of bytes of this shape.
     pub(super) fn sizes(self, bytes: &Layout) -> Option<(usize, usize)> {
-        match (self, bytes.dims()) {
-            (Self::Rgb, &[images, side, across, 3]) if across == side => Some((images, side)),
-            (Self::Nv12(_), &[images, rows, side]) if side % 2 == 0 && rows == side / 2 * 3 => {
-                Some((images, side))
-            }
-            _ => None,
-        }
+        let (images, side) = match (self, bytes.dims()) {
+            (Self::Rgb, &[images, side, across, 3]) if across == side => (images, side),
+            (Self::Nv12(_), &[images, rows, side]) if side % 2 == 0 && rows == side / 2 * 3 => (images, side),
+            _ => return None,
+        };
+        (images > 0 && side > 0).then_some((images, side))
     }
 
     /// Bytes of a frame.
@@ -123,13 +126,13 @@ impl CustomOp2 for Planes {
         tables: &CpuStorage,
         tables_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let clips = tables_layout.shape().dims2()?.0;
+        let (clips, entries) = tables_layout.shape().dims2()?;
         let refused = || {
             let shapes = (bytes_layout.shape(), tables_layout.shape());
             candle_core::Error::msg(format!("prepare: bytes and tables {shapes:?}, {:?}", self.dtype))
         };
         let (images, side) = self.coded.sizes(bytes_layout).ok_or_else(refused)?;
-        if clips == 0 || images % clips != 0 || self.dtype != DType::F32 {
+        if clips == 0 || images % clips != 0 || entries != 256 || self.dtype != DType::F32 {
             return Err(refused());
         }
         let (Some((start, end)), CpuStorage::U8(bytes)) = (bytes_layout.contiguous_offsets(), bytes) else {
@@ -138,7 +141,7 @@ impl CustomOp2 for Planes {
         let tables = super::contiguous_f32(tables, tables_layout)?;
         let pixels = side * side;
         let mut planes = vec![0.0; images * 3 * pixels];
-        let frames = bytes[start..end].chunks_exact(self.coded.bytes(side).max(1));
+        let frames = bytes[start..end].chunks_exact(self.coded.bytes(side));
         for (image, (frame, planes)) in frames.zip(planes.chunks_exact_mut(3 * pixels)).enumerate() {
             let table = &tables[image / (images / clips) * 256..][..256];
             for pixel in 0..pixels {
@@ -219,7 +222,14 @@ mod tests {
             matrix: Matrix::BT709,
             range: Range::Limited,
         };
-        for dims in [vec![1, 3, 3], vec![1, 4, 4], vec![1, 6, 6, 1], vec![6, 4]] {
+        for dims in [
+            vec![1, 0, 0],
+            vec![0, 6, 4],
+            vec![1, 3, 3],
+            vec![1, 4, 4],
+            vec![1, 6, 6, 1],
+            vec![6, 4],
+        ] {
             let bytes = Tensor::zeros(dims.as_slice(), DType::U8, &Device::Cpu).unwrap();
             assert!(
                 planes_of_nv12(&bytes, &tables, colors, DType::F32).is_err(),
@@ -227,6 +237,18 @@ mod tests {
             );
         }
         let bytes = Tensor::zeros((1, 6, 4), DType::U8, &Device::Cpu).unwrap();
+        for (kr, kb) in [(0.5, 0.5), (0.5, 0.499), (f64::NAN, 0.1)] {
+            let colors = ColorSpace {
+                matrix: Matrix { kr, kb },
+                ..colors
+            };
+            assert!(
+                planes_of_nv12(&bytes, &tables, colors, DType::F32).is_err(),
+                "{kr} {kb}"
+            );
+        }
+        let narrow = Tensor::zeros((1, 255), DType::F32, &Device::Cpu).unwrap();
+        assert!(planes_of_nv12(&bytes, &narrow, colors, DType::F32).is_err());
         assert!(planes_of_nv12(&bytes, &tables, colors, DType::F32).is_ok());
         assert!(planes(&bytes, &tables, DType::F32).is_err());
     }

@@ -7,8 +7,13 @@ cd "$(dirname "$0")/../.."
 
 folder=$1
 mkdir -p "$folder"
-stamp=$(cat tests/card/* src/kernels/cuda/*.cu src/kernels/cuda/*.cuh src/kernels/cuda/host.h | sha256sum)
+stamp=$({
+  cat tests/card/* src/kernels/cuda/*.cu src/kernels/cuda/*.cuh src/kernels/cuda/host.h
+  "${CXX:-g++}" --version
+  grep -m1 'model name' /proc/cpuinfo || true
+} | sha256sum)
 [ "$(cat "$folder/stamp" 2>/dev/null)" != "$stamp" ] || exit 0
+rm -f "$folder/stamp"
 
 compile() {
   "${CXX:-g++}" -std=c++17 -O3 -march=native -fno-strict-aliasing -ffp-contract=off -U_FORTIFY_SOURCE -fPIC -shared -Wall -Wextra -Werror \

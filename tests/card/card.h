@@ -3,13 +3,18 @@
 // and a card (addresses, sizes, names of kernels, the order of work, recorded passes) is tested on machines without
 // one.
 //
-// It is stricter than a card. A stream's work is done as late as its user allows, or at once with MASAM_CARD=eager,
-// so that whoever forgets to wait sees it. Memory comes full of NaN, goes back to NaN when it is freed, and has
-// margins that are looked at. While a pass is recorded everything is refused that the driver's manual does not
-// clearly allow. Whatever goes wrong is said on stderr and sticks: every later call fails.
+// Where it can be, it is stricter than a card. A stream's work is done as late as its user allows, or at once with
+// MASAM_CARD=eager, so that whoever forgets to wait sees it. Memory comes full of NaN, goes back to NaN when it is
+// freed, and has margins of NaN that are looked at. While a thread records a pass it is refused everything that the
+// driver's manual does not clearly allow, the first launch of a kernel among it. Faults of the work itself stick: every
+// later call fails. Whatever is refused or goes wrong is said on stderr, in a line that begins with "card: ". What it
+// cannot show: races between streams (all work has one order), too little memory, and anything about speed.
+//
+// MASAM_CARD_PLAYED=FILE has the number of recorded passes that were played written there at the end.
+// MASAM_CARD_SKIP=1 leaves out products that would take hours, which only measure speed.
 //
 // Our own kernels are their own sources, compiled with src/kernels/cuda/host.h; those of Candle are written down here
-// a second time, by what they are for. Nothing about speed can be learnt from it.
+// a second time, by what they are for.
 #pragma once
 
 #include <cstddef>

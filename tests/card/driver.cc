@@ -33,7 +33,6 @@ enum Result : int {
 
 constexpr size_t MARGIN = 512;         // before and behind each piece of memory
 constexpr unsigned char UNUSED = 0xff; // a NaN in every type of float
-constexpr unsigned char EDGE = 0xa5;
 constexpr size_t LONGEST_QUEUE = 1024; // of work that waits
 constexpr size_t SHARED_LIMIT = 227 << 10, SHARED_USUAL = 48 << 10;
 
@@ -60,6 +59,7 @@ struct Event {
 
 struct Kernel {
     std::string name;
+    bool is_loaded = false; // with the first launch
     std::vector<size_t> offsets, sizes;
     const char *(*host)(const void *, const uint32_t *) = nullptr; // one of ours
     size_t shared_limit = SHARED_USUAL;
@@ -76,11 +76,15 @@ std::map<uintptr_t, size_t> pinned;
 std::deque<card::Work> queue;
 uint64_t enqueued = 0, done = 0;
 int stuck = SUCCESS;
-int recordings = 0;      // under way
 size_t held[2], most[2]; // bytes of memory, and of recorded passes
 Stream usual;            // the stream that has no handle
 int primary;             // what a context points to
 thread_local void *current = nullptr;
+thread_local Recorded *recording = nullptr; // what this thread records
+unsigned played = 0;                        // recorded passes
+
+// What margins are full of, in turn: a NaN as well, and another one.
+unsigned char edge(const unsigned char *at) { return reinterpret_cast<uintptr_t>(at) % 2 ? 0xff : 0xfe; }
 
 using Guard = std::lock_guard<std::recursive_mutex>;
 
@@ -117,10 +121,11 @@ int catch_up() {
     return stuck;
 }
 
-// For what a thread must not do while it records.
+// For what a thread must not do while it records: what it has recorded is spoilt.
 int refuse(const char *what) {
-    if (!recordings) return SUCCESS;
+    if (!recording) return SUCCESS;
     fprintf(stderr, "card: %s while a pass is recorded\n", what);
+    recording->is_spoilt = true;
     return CAPTURE_IMPLICIT;
 }
 
@@ -158,8 +163,8 @@ uintptr_t new_piece(size_t bytes, const Recorded *owner) {
     unsigned char *const whole =
         static_cast<unsigned char *>(aligned_alloc(512, (bytes + 2 * MARGIN + 256 + 511) / 512 * 512));
     unsigned char *const begin = whole + MARGIN + 256;
-    memset(whole, EDGE, MARGIN + 256);
-    memset(begin + bytes, EDGE, MARGIN);
+    for (unsigned char *at = whole; at < begin; at++) *at = edge(at);
+    for (unsigned char *at = begin + bytes; at < begin + bytes + MARGIN; at++) *at = edge(at);
     spoil(begin, bytes);
     const uintptr_t address = reinterpret_cast<uintptr_t>(begin);
     memory[address] = {whole, bytes, owner == nullptr, owner};
@@ -172,9 +177,9 @@ uintptr_t new_piece(size_t bytes, const Recorded *owner) {
 bool has_edges(uintptr_t address, const Piece &piece) {
     const unsigned char *const begin = reinterpret_cast<const unsigned char *>(address);
     for (const unsigned char *at = piece.whole; at < begin; at++)
-        if (*at != EDGE) return false;
-    for (size_t i = 0; i < MARGIN; i++)
-        if (begin[piece.bytes + i] != EDGE) return false;
+        if (*at != edge(at)) return false;
+    for (const unsigned char *at = begin + piece.bytes; at < begin + piece.bytes + MARGIN; at++)
+        if (*at != edge(at)) return false;
     return true;
 }
 
@@ -192,6 +197,30 @@ const char *end_life(uintptr_t address) {
     free(piece.whole);
     memory.erase(found);
     return nullptr;
+}
+
+// Gives the memory of a recorded pass back.
+void forget(const Recorded &recorded) {
+    for (const uintptr_t address : recorded.memory) {
+        const Piece &piece = memory.at(address);
+        if (!has_edges(address, piece)) wrong("a write beside memory of a recorded pass");
+        held[1] -= piece.bytes;
+        free(piece.whole);
+        memory.erase(address);
+    }
+}
+
+// At the program's end: what nobody has freed is looked at too, and who wants to know is told what was played.
+void finish() {
+    Guard guard(lock);
+    catch_up();
+    for (const auto &[address, piece] : memory)
+        if (!has_edges(address, piece)) wrong("a write beside memory that is never freed");
+    if (const char *const file = getenv("MASAM_CARD_PLAYED"))
+        if (FILE *const to = fopen(file, "w")) {
+            fprintf(to, "%u\n", played);
+            fclose(to);
+        }
 }
 
 // The sizes of a kernel's arguments, from the text of its module.
@@ -278,7 +307,10 @@ bool card::has_context() { return current != nullptr; }
 
 extern "C" {
 
-int cuInit(unsigned) { return SUCCESS; }
+int cuInit(unsigned) {
+    static const int registered = atexit(finish);
+    return registered == 0 ? SUCCESS : NOT_SUPPORTED;
+}
 
 int cuDriverGetVersion(int *version) {
     *version = 13000;
@@ -408,18 +440,25 @@ int cuStreamIsCapturing(void *handle, int *status) {
 int cuStreamBeginCapture_v2(void *handle, int) {
     USES_CARD("recording")
     Stream &stream = stream_of(handle);
-    if (!handle || stream.recorded) return CAPTURE_UNMATCHED;
+    if (!handle || stream.recorded || recording) {
+        fprintf(stderr, "card: recording a stream that cannot be, or is already\n");
+        return CAPTURE_UNMATCHED;
+    }
     stream.recorded = std::make_unique<Recorded>();
-    recordings++;
+    recording = stream.recorded.get();
     return SUCCESS;
 }
 
 int cuStreamEndCapture(void *handle, void **graph) {
     USES_CARD("recording")
     Stream &stream = stream_of(handle);
-    if (!stream.recorded) return CAPTURE_UNMATCHED;
-    recordings--;
+    if (!stream.recorded || stream.recorded.get() != recording) {
+        fprintf(stderr, "card: the end of a recording that this thread has not begun\n");
+        return CAPTURE_UNMATCHED;
+    }
+    recording = nullptr;
     if (stream.recorded->is_spoilt) {
+        forget(*stream.recorded);
         stream.recorded.reset();
         *graph = nullptr;
         return CAPTURE_INVALIDATED;
@@ -431,7 +470,10 @@ int cuStreamEndCapture(void *handle, void **graph) {
 // A graph is its own executable here; it lives until both have been given back.
 int cuGraphInstantiateWithFlags(void **executable, void *graph, unsigned long long flags) {
     NOT_RECORDED("instantiating a graph")
-    if (flags != 1) return NOT_SUPPORTED; // memory of an earlier run is freed when the next begins
+    if (flags != 1) { // memory of an earlier run is freed when the next begins
+        fprintf(stderr, "card: a graph with other flags than are known here\n");
+        return NOT_SUPPORTED;
+    }
     *executable = graph;
     return SUCCESS;
 }
@@ -439,6 +481,7 @@ int cuGraphInstantiateWithFlags(void **executable, void *graph, unsigned long lo
 int cuGraphLaunch(void *executable, void *stream) {
     NOT_RECORDED("launching a graph")
     const Recorded *const recorded = static_cast<const Recorded *>(executable);
+    played++;
     for (const uintptr_t address : recorded->memory) {
         card::put(stream,
                   [=]() -> const char * { return memory.at(address).is_alive ? end_life(address) : nullptr; });
@@ -451,13 +494,7 @@ int cuGraphLaunch(void *executable, void *stream) {
 int cuGraphExecDestroy(void *executable) {
     Guard guard(lock);
     catch_up();
-    const Recorded *const recorded = static_cast<const Recorded *>(executable);
-    for (const uintptr_t address : recorded->memory) {
-        if (!has_edges(address, memory.at(address))) wrong("a write beside memory of a recorded pass");
-        held[1] -= memory.at(address).bytes;
-        free(memory.at(address).whole);
-        memory.erase(address);
-    }
+    forget(*static_cast<const Recorded *>(executable));
     return SUCCESS;
 }
 int cuGraphDestroy(void *graph) {
@@ -498,6 +535,10 @@ int cuStreamWaitEvent(void *, void *, unsigned) {
 
 int cuMemAllocAsync(uintptr_t *address, size_t bytes, void *handle) {
     USES_CARD("asking for memory")
+    if (!bytes) {
+        fprintf(stderr, "card: asking for no bytes of memory\n");
+        return INVALID_VALUE;
+    }
     Stream &stream = stream_of(handle);
     if (!stream.recorded) {
         *address = new_piece(bytes, nullptr);
@@ -644,7 +685,10 @@ int cuFuncSetAttribute(void *function, int attribute, int value) {
 int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned threads_y,
                    unsigned threads_z, unsigned shared_bytes, void *stream, void **parameters, void **extra) {
     USES_CARD("launching")
-    const Kernel &kernel = *static_cast<const Kernel *>(function);
+    Kernel &kernel = *static_cast<Kernel *>(function);
+    if (!kernel.is_loaded)
+        if (int error = refuse("a kernel's first launch")) return error;
+    kernel.is_loaded = true;
     const unsigned long long count = threads * 1ull * threads_y * threads_z;
     if (!x || !y || !z || !count || count > 1024 || x > 0x7fffffffu || y > 65535 || z > 65535 || extra ||
         shared_bytes > kernel.shared_limit) {

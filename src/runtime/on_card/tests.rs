@@ -183,6 +183,42 @@ fn one_recording_serves_prompts_that_move() {
 }
 
 #[test]
+fn one_recording_serves_clips_whose_prompts_move() {
+    pretended_card::during(|| {
+        let (mut card, mut other) = (OnCard::new(plain(Adapters::Both)), plain(Adapters::Both));
+        let mut seen = Vec::new();
+        for turn in 0..8u8 {
+            let place = f32::from(turn) * 7.0;
+            let request = Request {
+                stream: StreamId(0),
+                frames: (0..3).map(|i| frame(&format!("clip {i}"))).collect(),
+                outputs: vec![2],
+                want: Want::Labels,
+                prompt: Prompt {
+                    box_px: (turn > 3).then_some([2.0, place, 30.0 + place / 2.0, place + 9.0]),
+                    points_px: vec![([place, 30.0], true)],
+                },
+                step: None,
+            };
+            let (ours, theirs) = (
+                card.clips(&[&request]).unwrap(),
+                other.clips(&[&request]).unwrap(),
+            );
+            let plane = |replies: Vec<Result<Reply, SegmentError>>| {
+                let mut replies = replies.into_iter().map(|reply| reply.unwrap().planes.remove(0));
+                replies.next().unwrap()
+            };
+            let (ours, theirs) = (plane(ours), plane(theirs));
+            assert!(are_alike(&ours, &theirs), "turn {turn}");
+            seen.push(ours);
+        }
+        // With a box, and without one.
+        assert_eq!(card.clips.made().count(), 2);
+        assert!(seen.windows(2).all(|pair| !are_alike(&pair[0], &pair[1])));
+    });
+}
+
+#[test]
 fn a_state_of_no_numbers_is_forgotten_and_the_others_go_on() {
     pretended_card::during(|| {
         let (mut card, mut other) = (OnCard::new(plain(Adapters::Both)), plain(Adapters::Both));
