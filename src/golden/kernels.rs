@@ -228,25 +228,26 @@ impl Bench<'_> {
         let table = |bytes: &Tensor| bytes.to_dtype(DType::F32)?.affine(1.0 / 128.0, -1.0);
         let bytes = |x: &Tensor| x.affine(127.0, 128.0)?.to_dtype(DType::U8);
         let precision = self.setting.precision;
+        // Made on the CPU on both sides, so that the same bytes come of the same floats.
+        let inputs = |x: &Tensor, device: &Device| -> candle_core::Result<[Tensor; 2]> {
+            let cpu = Device::Cpu;
+            let values = Tensor::arange(0u32, 256, &cpu)?.to_dtype(DType::F32)?;
+            let tables = table(&values)?.unsqueeze(0)?.repeat((2, 1))?.to_device(device)?;
+            let bytes = bytes(&x.to_device(&cpu)?.to_dtype(DType::F32)?)?.to_device(device)?;
+            Ok([bytes, tables])
+        };
         self.compare(
             "preparation of two clips".into(),
             &[(&[4, 9, 9, 3], 1.0)],
             false,
             |x| {
-                // Made on the CPU on both sides, so that the same bytes come of the same floats.
-                let (cpu, card) = (Device::Cpu, x[0].device());
-                let values = Tensor::arange(0u32, 256, &cpu)?.to_dtype(DType::F32)?;
-                let tables = table(&values)?.unsqueeze(0)?.repeat((2, 1))?.to_device(card)?;
-                let bytes = bytes(&x[0].to_device(&cpu)?.to_dtype(DType::F32)?)?.to_device(card)?;
+                let [bytes, tables] = inputs(&x[0], x[0].device())?;
                 prepare::planes(&bytes, &tables, precision)
             },
             |x| table(&bytes(&x[0])?)?.permute((0, 3, 1, 2))?.contiguous(),
         );
         let of_nv12 = |x: &Tensor, device: &Device, precision| {
-            let cpu = Device::Cpu;
-            let values = Tensor::arange(0u32, 256, &cpu)?.to_dtype(DType::F32)?;
-            let tables = table(&values)?.unsqueeze(0)?.repeat((2, 1))?.to_device(device)?;
-            let bytes = bytes(&x.to_device(&cpu)?.to_dtype(DType::F32)?)?.to_device(device)?;
+            let [bytes, tables] = inputs(x, device)?;
             let colors = ColorSpace {
                 matrix: Matrix::BT709,
                 range: Range::Limited,

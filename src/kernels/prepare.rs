@@ -1,6 +1,6 @@
 //! Bytes of frames to the model's planes, on a card: what crosses to it is one byte a colour of a pixel, or half of that.
 
-use super::picture::convert::{ColorSpace, Range};
+use super::picture::convert::{ColorSpace, Range, shares};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 
 /// Every byte through its clip's table.
@@ -54,21 +54,13 @@ pub(super) enum Coded {
 
 impl Coded {
     /// `None` where a product of a factor and a byte might leave 32 bits.
-    fn nv12(ColorSpace { matrix, range }: ColorSpace) -> Option<Self> {
+    fn nv12(colors: ColorSpace) -> Option<Self> {
         const MOST: f64 = 64.0;
-        let (offset, luma_span, chroma_span) = match range {
-            Range::Full => (0, 255.0, 255.0),
-            Range::Limited => (16, 219.0, 224.0),
+        let offset = match colors.range {
+            Range::Full => 0,
+            Range::Limited => 16,
         };
-        let (kr, kb) = (matrix.kr, matrix.kb);
-        let kg = 1.0 - kr - kb;
-        let factors = [
-            255.0 / luma_span,
-            2.0 * (1.0 - kr) * 255.0 / chroma_span,
-            -2.0 * kb * (1.0 - kb) / kg * 255.0 / chroma_span,
-            -2.0 * kr * (1.0 - kr) / kg * 255.0 / chroma_span,
-            2.0 * (1.0 - kb) * 255.0 / chroma_span,
-        ];
+        let factors = shares(colors).map(|share| share * 255.0);
         // What is not a number is not small either.
         let is_small = factors.iter().all(|factor| factor.abs() <= MOST);
         let [luma, red_v, green_u, green_v, blue_u] = factors.map(|factor| (factor * 65536.0).round() as i32);

@@ -116,9 +116,15 @@ struct StepShape {
     prompt: PromptShape,
 }
 
+/// A recorded pass and the prompt that lies at its inputs.
+struct Prompted {
+    recording: Recording,
+    prompt: Prompt,
+}
+
 /// A recorded step.
 struct Steps {
-    recording: Recording,
+    pass: Prompted,
     /// At the recording's addresses, and what a run makes of it.
     state: CausalState,
     after: CausalState,
@@ -129,7 +135,7 @@ struct Steps {
 /// A model on a card.
 pub(super) struct OnCard {
     // Before what their addresses belong to.
-    clips: Familiar<ClipShape, Recording>,
+    clips: Familiar<ClipShape, Prompted>,
     steps: Familiar<StepShape, Steps>,
     plain: Plain,
 }
@@ -182,8 +188,7 @@ impl OnCard {
             .iter()
             .map(|step| std::slice::from_ref(&step.frame))
             .collect();
-        write(&mut self.plain, &steps.recording, &frames, &rows[0].prompt)?;
-        let rows = play(&mut self.plain, &steps.recording)?;
+        let rows = steps.pass.play(&mut self.plain, &frames, &rows[0].prompt)?;
         // Nothing can go wrong any more.
         steps.state.overwrite(&steps.after)?;
         let mut results = Vec::with_capacity(rows.len());
@@ -226,43 +231,59 @@ fn settle(steps: &mut Steps, plain: &mut Plain, streams: Vec<StreamId>) -> Resul
     Ok(())
 }
 
-/// Puts frames and their prompt where a recording looks for them.
-fn write(plain: &mut Plain, recording: &Recording, clips: &[&[ModelFrame]], prompt: &Prompt) -> Result<()> {
-    let side = plain.model.config().image_side_px;
-    let Place { device, dtype, .. } = &plain.place;
-    let frames = bytes_at(device, &mut plain.staging, clips, side, plain.normalisation)?;
-    let prompt = PromptShape::flat(prompts(prompt, device, *dtype)?);
-    let inputs: Vec<Tensor> = frames.into_iter().chain(prompt).collect();
-    recording.write(&inputs.iter().collect::<Vec<_>>())
-}
+impl Prompted {
+    /// Records `pass` over inputs for so many frames, with nothing in them, and for the prompt.
+    fn record(
+        plain: &Plain,
+        [clips, frames]: [usize; 2],
+        prompt: &Prompt,
+        pass: impl Fn(&[Tensor]) -> Result<Tensor> + Send + 'static,
+    ) -> Result<Self> {
+        let Place { device, dtype, .. } = &plain.place;
+        let side = plain.model.config().image_side_px;
+        let mut inputs = vec![
+            Tensor::zeros((clips * frames, side, side, 3), DType::U8, device)?,
+            Tensor::zeros((clips, 256), DType::F32, device)?,
+        ];
+        inputs.extend(PromptShape::flat(prompts(prompt, device, *dtype)?));
+        Ok(Self {
+            recording: Recording::new(inputs, pass)?,
+            prompt: prompt.clone(),
+        })
+    }
 
-/// What a recording makes of them: bytes `[images, pixels + 1]` as rows.
-fn play(plain: &mut Plain, recording: &Recording) -> Result<Vec<Vec<u8>>> {
-    let labels = recording.play()?;
-    plain.staging.download(labels)
+    /// What the recording makes of frames and a prompt of its shape: bytes `[images, pixels + 1]` as rows. A prompt that
+    /// stays is not brought there again.
+    fn play(&mut self, plain: &mut Plain, clips: &[&[ModelFrame]], prompt: &Prompt) -> Result<Vec<Vec<u8>>> {
+        let side = plain.model.config().image_side_px;
+        let Place { device, dtype, .. } = &plain.place;
+        let frames = bytes_at(device, &mut plain.staging, clips, side, plain.normalisation)?;
+        let (of_frames, of_prompt) = self.recording.inputs().split_at(FRAMES);
+        for (input, value) in of_frames.iter().zip(&frames) {
+            input.slice_set(value, 0, 0)?;
+        }
+        if self.prompt != *prompt {
+            for (input, value) in of_prompt
+                .iter()
+                .zip(PromptShape::flat(prompts(prompt, device, *dtype)?))
+            {
+                input.slice_set(&value, 0, 0)?;
+            }
+            self.prompt = prompt.clone();
+        }
+        plain.staging.download(self.recording.play()?)
+    }
 }
 
 /// How many of a recording's inputs are frames: bytes and tables. Behind them is the prompt.
 const FRAMES: usize = 2;
 
-/// Inputs for so many frames, with nothing in them, and for the prompt.
-fn inputs(plain: &Plain, clips: usize, frames: usize, prompt: &Prompt) -> Result<Vec<Tensor>> {
-    let Place { device, dtype, .. } = &plain.place;
-    let side = plain.model.config().image_side_px;
-    let mut inputs = vec![
-        Tensor::zeros((clips * frames, side, side, 3), DType::U8, device)?,
-        Tensor::zeros((clips, 256), DType::F32, device)?,
-    ];
-    inputs.extend(PromptShape::flat(prompts(prompt, device, *dtype)?));
-    Ok(inputs)
-}
-
-fn record_clips(plain: &Plain, shape: &ClipShape, prompt: &Prompt) -> Result<Recording> {
+fn record_clips(plain: &Plain, shape: &ClipShape, prompt: &Prompt) -> Result<Prompted> {
     let (clips, frames, told) = (shape.clips, shape.frames, shape.prompt);
     let (device, dtype) = (&plain.place.device, plain.place.dtype);
     let (model, side) = (plain.model.clone(), plain.model.config().image_side_px);
     let wanted = Tensor::new(shape.wanted.as_slice(), device)?;
-    Recording::new(inputs(plain, clips, frames, prompt)?, move |inputs| {
+    Prompted::record(plain, [clips, frames], prompt, move |inputs| {
         let planes = prepare::planes(&inputs[0], &inputs[1], dtype)?;
         let clip = planes.reshape((clips, frames, 3, side, side))?;
         let features = model.encode_wanted(&clip, &wanted)?;
@@ -275,14 +296,14 @@ fn record_steps(plain: &Plain, shape: StepShape, prompt: &Prompt) -> Result<Step
     let empty = || CausalState::new(plain.model.config(), shape.streams, dtype, device);
     let (model, state, after) = (plain.model.clone(), empty()?, empty()?);
     let (before, made) = (state.clone(), after.clone());
-    let recording = Recording::new(inputs(plain, shape.streams, 1, prompt)?, move |inputs| {
+    let pass = Prompted::record(plain, [shape.streams, 1], prompt, move |inputs| {
         let planes = prepare::planes(&inputs[0], &inputs[1], dtype)?;
         let (features, after) = model.step(&planes, &before)?;
         made.overwrite(&after)?;
         model.labels(&features, &shape.prompt.prompts(&inputs[FRAMES..]))
     })?;
     Ok(Steps {
-        recording,
+        pass,
         state,
         after,
         streams: Vec::new(),
@@ -305,12 +326,11 @@ impl Forward for OnCard {
         };
         let plain = &self.plain;
         let make = || record_clips(plain, &shape, prompt);
-        let Some(recording) = self.clips.get(shape.clone(), make) else {
+        let Some(pass) = self.clips.get(shape.clone(), make) else {
             return self.plain.clips(rows);
         };
         let clips: Vec<&[ModelFrame]> = rows.iter().map(|row| row.frames.as_slice()).collect();
-        write(&mut self.plain, recording, &clips, prompt)?;
-        let found = play(&mut self.plain, recording)?;
+        let found = pass.play(&mut self.plain, &clips, prompt)?;
         Ok(Plain::replies(rows, label_planes(found)))
     }
 

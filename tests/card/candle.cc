@@ -228,8 +228,8 @@ template <typename T> void reduce(const std::string &name, const Call &call) {
     const size_t each = call.size(1), rank = call.size(2);
     const bool is_small = name == "fast_sum_small";
     const size_t sums = is_small ? call.size(0) : each ? call.size(0) / each : 0;
-    is_small ? call.one_thread_each(sums) : void();
-    if (!is_small && call.launch.grid[0] != sums) throw Fault{"not a block of each sum"};
+    if (is_small) call.one_thread_each(sums);
+    else if (call.launch.grid[0] != sums) throw Fault{"not a block of each sum"};
     const Layout from = Layout::all(call, 3, rank, sums * each, 1)[0];
     const T *const x = call.span<const T>(4, from.reach());
     const bool is_place = name.find("arg") != std::string::npos, is_most = name.find("max") != std::string::npos;
@@ -275,33 +275,35 @@ template <typename T, typename I> void gather(const Call &call) {
         y[i] = x[(i / (right * ids) * size + checked(id[i], size)) * right + i % right];
 }
 
-// Indices, their number, from, to, left, size of the source, of the target, right.
-template <typename T, typename I> void index_add(const Call &call) {
-    const size_t ids = call.size(1), left = call.size(4), to = call.size(6), right = call.size(7);
-    const I *const id = call.span<const I>(0, ids);
-    const T *const x = call.span<const T>(2, left * ids * right);
-    T *const y = call.span<T>(3, left * to * right);
-    for (size_t l = 0; l < left; l++)
-        for (size_t j = 0; j < ids; j++)
-            for (size_t r = 0; r < right; r++) {
-                T &target = y[(l * to + checked(id[j], to)) * right + r];
-                set(target, number(target) + number(x[(l * ids + j) * right + r]));
-            }
-}
-
-// Indices, from, to, left, size of the source, of the target, right; added, or put there.
-template <typename T, typename I> void scatter(const Call &call, bool is_added) {
-    const size_t left = call.size(3), from = call.size(4), to = call.size(5), right = call.size(6);
-    const I *const id = call.span<const I>(0, left * from * right);
-    const T *const x = call.span<const T>(1, left * from * right);
-    T *const y = call.span<T>(2, left * to * right);
+// Adds every element of `[left, from, right]` to where its index points in `[left, to, right]`, or puts it there;
+// `which(i, j)` is the place of the index of element i, row j.
+template <typename T, typename I, typename F>
+void scatter(const I *id, const T *x, T *y, const size_t (&sizes)[4], bool is_added, F which) {
+    const auto [left, from, to, right] = sizes;
     for (size_t l = 0; l < left; l++)
         for (size_t j = 0; j < from; j++)
             for (size_t r = 0; r < right; r++) {
                 const size_t i = (l * from + j) * right + r;
-                T &target = y[(l * to + checked(id[i], to)) * right + r];
+                T &target = y[(l * to + checked(id[which(i, j)], to)) * right + r];
                 set(target, number(x[i]) + (is_added ? number(target) : 0));
             }
+}
+
+// Indices, their number, from, to, left, size of the source, of the target, right: one index a row.
+template <typename T, typename I> void index_add(const Call &call) {
+    const size_t ids = call.size(1), left = call.size(4), to = call.size(6), right = call.size(7);
+    const T *const x = call.span<const T>(2, left * ids * right);
+    scatter(call.span<const I>(0, ids), x, call.span<T>(3, left * to * right), {left, ids, to, right}, true,
+            [](size_t, size_t j) { return j; });
+}
+
+// Indices, from, to, left, size of the source, of the target, right: an index for each element.
+template <typename T, typename I> void scatter_all(const Call &call, bool is_added) {
+    const size_t left = call.size(3), from = call.size(4), to = call.size(5), right = call.size(6);
+    const size_t count = left * from * right;
+    const T *const x = call.span<const T>(1, count);
+    scatter(call.span<const I>(0, count), x, call.span<T>(2, left * to * right), {left, from, to, right}, is_added,
+            [](size_t i, size_t) { return i; });
 }
 
 // Elements, rows and columns out, rows and columns of the kernel, stride, padding, dilation, info, from, to.
@@ -423,14 +425,12 @@ template <typename T> void bilinear(const Call &call) {
 
 bool starts(const std::string &name, const char *with) { return name.rfind(with, 0) == 0; }
 
-template <typename T> void with_ids(const std::string &name, const std::string &ids, const Call &call);
-
 template <typename T, typename I> void with_ids_of(const std::string &name, const Call &call) {
     if (name == "is") return index_select<T, I>(call);
     if (name == "gather") return gather<T, I>(call);
     if (name == "ia") return index_add<T, I>(call);
-    if (name == "sa") return scatter<T, I>(call, true);
-    if (name == "s") return scatter<T, I>(call, false);
+    if (name == "sa") return scatter_all<T, I>(call, true);
+    if (name == "s") return scatter_all<T, I>(call, false);
     if (name == "where") return choose<T, I>(call);
     throw Fault{UNKNOWN};
 }

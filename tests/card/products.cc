@@ -5,7 +5,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <map>
 #include <vector>
 
 namespace {
@@ -152,6 +151,13 @@ int refuse(const char *what) {
     return INVALID_VALUE;
 }
 
+// The value of an attribute, which has to be as long as what it is for.
+template <typename T> int take(T &to, const void *value, size_t bytes) {
+    if (bytes != sizeof to) return refuse("an attribute of another size");
+    memcpy(&to, value, bytes);
+    return SUCCESS;
+}
+
 } // namespace
 
 extern "C" {
@@ -227,13 +233,10 @@ int cublasLtMatmulDescDestroy(void *description) {
 }
 int cublasLtMatmulDescSetAttribute(void *handle, int attribute, const void *value, size_t bytes) {
     Description &description = *static_cast<Description *>(handle);
-    const auto take = [=](auto &to) {
-        return bytes == sizeof to ? (memcpy(&to, value, bytes), int(SUCCESS)) : refuse("an attribute's size");
-    };
     switch (attribute) {
-    case 3: return take(description.is_a_turned);
-    case 7: return take(description.epilogue);
-    case 8: return take(description.bias);
+    case 3: return take(description.is_a_turned, value, bytes);
+    case 7: return take(description.epilogue, value, bytes);
+    case 8: return take(description.bias, value, bytes);
     default: return refuse("an attribute of a product that is not known here");
     }
 }
@@ -248,17 +251,14 @@ int cublasLtMatmulPreferenceDestroy(void *wishes) {
 }
 int cublasLtMatmulPreferenceSetAttribute(void *handle, int attribute, const void *value, size_t bytes) {
     Wishes &wishes = *static_cast<Wishes *>(handle);
-    const auto take = [=](auto &to) {
-        return bytes == sizeof to ? (memcpy(&to, value, bytes), int(SUCCESS)) : refuse("a wish's size");
-    };
     uint32_t schemes = 0;
     switch (attribute) {
-    case 1: return take(wishes.workspace);
-    case 3: return take(schemes);
+    case 1: return take(wishes.workspace, value, bytes);
+    case 3: return take(schemes, value, bytes);
     case 5:
     case 6:
     case 7:
-    case 8: return take(wishes.alignment[attribute - 5]);
+    case 8: return take(wishes.alignment[attribute - 5], value, bytes);
     default: return refuse("a wish that is not known here");
     }
 }
@@ -308,9 +308,9 @@ int cublasLtMatmul(void *handle, void *description_handle, const void *alpha, co
     if (!has_bias && description.epilogue != 1) return refuse("an epilogue that is not known here");
     if (has_bias != (description.bias != nullptr))
         return refuse("a bias without its epilogue, or the other way round");
-    const Product product{*static_cast<Matrix *>(a_lies),
-                          *static_cast<Matrix *>(b_lies),
-                          *static_cast<Matrix *>(d_lies),
+    const Product product{of_a,
+                          of_b,
+                          of_d,
                           description.is_a_turned != 0,
                           false,
                           *static_cast<const float *>(alpha),

@@ -403,20 +403,32 @@ impl RgbRow {
     }
 }
 
-/// The factors of a matrix and range.
-fn factors(colors: ColorSpace) -> Factors {
+/// How much of a colour, in [0, 1], a step of luma is, and one of chroma: red from V, green from U and V, blue from U.
+pub(in crate::kernels) fn shares(colors: ColorSpace) -> [f64; 5] {
     let Matrix { kr, kb } = colors.matrix;
     let kg = 1.0 - kr - kb;
     let (luma_span, chroma_span) = match colors.range {
         Range::Full => (255.0, 255.0),
         Range::Limited => (219.0, 224.0),
     };
-    let fixed = |value: f64| (value * 255.0 * 256.0).round() as i16;
+    [
+        1.0 / luma_span,
+        2.0 * (1.0 - kr) / chroma_span,
+        -2.0 * kb * (1.0 - kb) / kg / chroma_span,
+        -2.0 * kr * (1.0 - kr) / kg / chroma_span,
+        2.0 * (1.0 - kb) / chroma_span,
+    ]
+}
+
+/// The factors of a matrix and range.
+fn factors(colors: ColorSpace) -> Factors {
+    let [luma, red_from_v, green_from_u, green_from_v, blue_from_u] =
+        shares(colors).map(|share| (share * 255.0 * 256.0).round() as i16);
     Factors {
-        luma: fixed(1.0 / luma_span),
-        red_from_v: fixed(2.0 * (1.0 - kr) / chroma_span),
-        green_from_u: fixed(-2.0 * kb * (1.0 - kb) / kg / chroma_span),
-        green_from_v: fixed(-2.0 * kr * (1.0 - kr) / kg / chroma_span),
-        blue_from_u: fixed(2.0 * (1.0 - kb) / chroma_span),
+        luma,
+        red_from_v,
+        green_from_u,
+        green_from_v,
+        blue_from_u,
     }
 }
