@@ -27,8 +27,9 @@ enum DataCommand {
 
 /// Read every file of a data set and say what is odd.
 ///
-/// DIR holds EndoVis 2018 or 2017 as unpacked, one release, one sequence, or what `masam phantom` wrote. Exits with
-/// 0 when every file can be used and with 1 when not.
+/// DIR holds EndoVis 2018 or 2017 as unpacked, one release, one sequence, what `masam phantom` wrote, or images and
+/// masks of your own (docs/datasets.md). Exits with 0 when every file can be used and the labels are understood, and
+/// with 1 when not.
 #[derive(Debug, Args)]
 pub struct Check {
     /// The folder.
@@ -39,6 +40,9 @@ pub struct Check {
     /// What the labels of EndoVis 2017 are read as: binary, parts or type.
     #[arg(long, default_value = "parts")]
     task: Task2017,
+    /// Accept labels with more than 0.1 % of pixels of unknown colors or values; those pixels are ignored.
+    #[arg(long)]
+    accept_unknown_labels: bool,
 }
 
 impl Data {
@@ -51,7 +55,10 @@ impl Data {
 
 impl Check {
     fn run(self) -> Result<ExitCode> {
-        let config = DatasetConfig { task_2017: self.task };
+        let config = DatasetConfig {
+            task_2017: self.task,
+            accept_unknown_labels: self.accept_unknown_labels,
+        };
         let data = Dataset::open_with(&self.dir, config)?;
         let frames = data.sequences.iter().map(|s| s.frames.len() as u64).sum();
         let bar = ProgressBar::new(frames).with_style(ProgressStyle::with_template(
@@ -81,15 +88,17 @@ fn print(report: &Report) {
         report.frames,
         report.labelled
     );
+    println!("{}", report.labels);
     println!("\nsequences");
     for sequence in &report.sequences {
         let sizes: Vec<String> = sequence.sizes.iter().map(|s| size(*s)).collect();
         let role = match sequence.role {
             Role::Train => "training",
+            Role::Validation => "validation",
             Role::Test => "test",
         };
         println!(
-            "  {:24} {:>5} frames {:>5} labelled  {role:8} {}",
+            "  {:24} {:>5} frames {:>5} labelled  {role:10} {}",
             sequence.name,
             sequence.frames,
             sequence.labelled,
@@ -122,13 +131,13 @@ fn print(report: &Report) {
     });
     list(
         &format!(
-            "colours of no class (taken for one at most {} away)",
+            "colors or values of no class (taken for one at most {} away)",
             report.color_distance
         ),
         odd.collect(),
     );
     if report.further_odd_pixels > 0 {
-        println!("  and {} pixels of further colours", report.further_odd_pixels);
+        println!("  and {} pixels of further colors", report.further_odd_pixels);
     }
     let repairs = &report.repairs;
     let line = |r: &crate::data::Repair| format!("{} {}: {}", r.sequence, r.frame, r.path.display());

@@ -4,7 +4,7 @@
 //! (by validation) and the log: tables, curves, events.
 
 use crate::checkpoint::model_file::{self, Storage};
-use crate::data::Split;
+use crate::data::{LabelReport, Split};
 use crate::labels::ClassSet;
 use crate::runtime::{DeviceChoice, Place};
 use crate::train::batches::{Batches, Recipe};
@@ -38,6 +38,9 @@ pub struct Train {
     /// Where to train: auto, cpu, cuda or cuda:N.
     #[arg(long, default_value_t)]
     device: DeviceChoice,
+    /// Accept labels with more than 0.1 % of pixels of unknown colors or values; those pixels are ignored.
+    #[arg(long)]
+    accept_unknown_labels: bool,
     /// End after this many minutes, with the state saved.
     #[arg(long, value_name = "MINUTES")]
     minutes: Option<f64>,
@@ -62,7 +65,8 @@ impl Folder {
 
 impl Train {
     pub(super) fn run(self) -> Result<ExitCode> {
-        let config = TrainConfig::read(&self.config)?;
+        let mut config = TrainConfig::read(&self.config)?;
+        config.data.accept_unknown_labels |= self.accept_unknown_labels;
         let folder = Folder(self.output.clone().unwrap_or_else(|| config.folder()));
         let place = Place::for_training(&self.device, config.precision)?;
         let mut trainer = match (self.resume, folder.state().exists()) {
@@ -77,8 +81,19 @@ impl Train {
         std::fs::create_dir_all(&folder.0).with_context(|| folder.0.display().to_string())?;
         // What a run that was killed had half written.
         model_file::remove_parts(&folder.0);
-        let (footage, validation) = footage(&config, &mut trainer)?;
+        let Material {
+            footage,
+            validation,
+            labels,
+        } = footage(&config, &mut trainer)?;
         let footage = Arc::new(footage);
+        if let Some(labels) = &labels {
+            eprintln!("masam: {labels}");
+            let path = folder.0.join("labels.json");
+            std::fs::write(&path, format!("{:#}\n", serde_json::to_value(labels)?))
+                .with_context(|| path.display().to_string())?;
+        }
+        let labels = labels.map(|labels| labels.to_string());
         let mut log = RunLog::open(
             &folder.0,
             &config.name,
@@ -137,7 +152,7 @@ impl Train {
                     loss.0.unwrap_or(f64::NAN)
                 ));
                 if trainer.is_best(score) {
-                    match self.write(&trainer, &config, Some(score), &folder.best()) {
+                    match self.write(&trainer, &config, &labels, Some(score), &folder.best()) {
                         Ok(()) => trainer.note_best(score),
                         Err(error) => say(format!("step {done}: the best model is not saved: {error}")),
                     }
@@ -155,7 +170,7 @@ impl Train {
         trainer.save(&folder.state())?;
         log.draw()?;
         let own = scored.filter(|(step, _)| *step == trainer.progress().step);
-        self.write(&trainer, &config, own.map(|(_, score)| score), &folder.model())?;
+        self.write(&trainer, &config, &labels, own.map(|(_, score)| score), &folder.model())?;
         let progress = trainer.progress();
         // Everything is saved: nobody who reads is no failure.
         let mut lines = format!(
@@ -176,8 +191,15 @@ impl Train {
     }
 
     /// Writes a model; `score` is its own on the validation data, where it is known.
-    fn write(&self, trainer: &Trainer, config: &TrainConfig, score: Option<f64>, path: &Path) -> Result<()> {
-        let data = match (&config.data.folder, &config.data.phantom) {
+    fn write(
+        &self,
+        trainer: &Trainer,
+        config: &TrainConfig,
+        labels: &Option<String>,
+        score: Option<f64>,
+        path: &Path,
+    ) -> Result<()> {
+        let mut data = match (&config.data.folder, &config.data.phantom) {
             (Some(folder), _) => format!(
                 "{}, {}",
                 folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy(),
@@ -189,6 +211,9 @@ impl Train {
             ),
             (None, None) => String::new(),
         };
+        if let Some(labels) = labels {
+            data += &format!("; {labels}");
+        }
         let mut file = trainer.model_file(&data, &today())?;
         if let Some(score) = score {
             file.card
@@ -202,8 +227,18 @@ impl Train {
 /// Frames from one that is validated to the next.
 const VALIDATE_EVERY: usize = 4;
 
-/// What is learnt from and what is validated on, at the model's side; the model takes over the data's classes.
-fn footage(config: &TrainConfig, trainer: &mut Trainer) -> Result<(Footage, Option<Footage>)> {
+/// Frames and labels at the model's side.
+struct Material {
+    /// Of training.
+    footage: Footage,
+    /// Of validation.
+    validation: Option<Footage>,
+    /// What the labels of a data set on disk were read as.
+    labels: Option<LabelReport>,
+}
+
+/// Reads or generates the frames of training and validation; the model takes over the data's classes.
+fn footage(config: &TrainConfig, trainer: &mut Trainer) -> Result<Material> {
     let side = trainer.card().model.image_side_px;
     let preprocessing = trainer.card().preprocessing.clone();
     let bar = |unit: &str, what: &str| -> Result<ProgressBar> {
@@ -244,10 +279,16 @@ fn footage(config: &TrainConfig, trainer: &mut Trainer) -> Result<(Footage, Opti
             }
         }
         let footage = read(&split, "training frames")?;
+        let used = data.split(&split)?;
+        let labels = LabelReport::of(&data, used.into_iter().map(|s| (s, s.frames.len())))?;
         let validation = validation
             .map(|split| read(&split, "validation frames"))
             .transpose()?;
-        return Ok((footage, validation));
+        return Ok(Material {
+            footage,
+            validation,
+            labels: Some(labels),
+        });
     }
     let groups = groups(config, trainer, &ClassSet::endovis_2018())?;
     let generate = |scenes: &Scenes, what: &str| -> Result<Footage> {
@@ -265,7 +306,11 @@ fn footage(config: &TrainConfig, trainer: &mut Trainer) -> Result<(Footage, Opti
     let validation = validation
         .map(|scenes| generate(scenes, "scenes for validation"))
         .transpose()?;
-    Ok((footage, validation))
+    Ok(Material {
+        footage,
+        validation,
+        labels: None,
+    })
 }
 
 /// The groups that the configuration takes classes together into; the trainer is told which classes there are.

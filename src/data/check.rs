@@ -4,6 +4,7 @@
 //! pairs, odd colours, duplicates, pictures that look wrong) is counted and named.
 
 use super::dataset::{Dataset, Kind, Repair, Role, Sequence};
+use super::label_report::LabelReport;
 use super::note::Note;
 use super::palette::{MAX_COLOR_DISTANCE, Tally};
 use super::picture;
@@ -26,8 +27,10 @@ pub struct Report {
     pub root: PathBuf,
     /// The layout that was recognised.
     pub kind: Kind,
-    /// Whether every file could be read.
+    /// Whether every file could be read, and the labels were understood.
     pub usable: bool,
+    /// What the labels were read as, and how much of them.
+    pub labels: LabelReport,
     /// Its sequences.
     pub sequences: Vec<SequenceReport>,
     /// Frames in all.
@@ -168,6 +171,16 @@ pub fn check(data: &Dataset, progress: &(dyn Fn() + Sync)) -> Report {
         })
         .collect();
     let mut report = empty(data);
+    let whole = data.sequences.iter().map(|s| (s, s.frames.len()));
+    match LabelReport::of(data, whole) {
+        Ok(labels) if report.labelled > 0 => {
+            report.errors.extend(labels.refusals.iter().cloned());
+            report.labels = labels;
+        }
+        Ok(_) => {}
+        Err(error) => report.errors.push(error.to_string()),
+    }
+    let refused = report.labels.refusals.clone();
     let mut at = 0;
     let mut same: BTreeMap<[u8; 32], Vec<String>> = BTreeMap::new();
     let mut tally = Tally::default();
@@ -220,7 +233,9 @@ pub fn check(data: &Dataset, progress: &(dyn Fn() + Sync)) -> Report {
                 let name = format!("{}/{}", sequence.name, frame.name);
                 same.entry(digest).or_default().push(name);
             }
-            report.errors.extend(looked.errors.iter().cloned());
+            // What is wrong with all labels is said once.
+            let own = |error: &&String| !refused.iter().any(|cause| error.ends_with(cause.as_str()));
+            report.errors.extend(looked.errors.iter().filter(own).cloned());
         }
         report.sequences.push(SequenceReport {
             name: sequence.name.clone(),
@@ -264,6 +279,7 @@ fn empty(data: &Dataset) -> Report {
         root: data.root.clone(),
         kind: data.kind,
         usable: true,
+        labels: LabelReport::default(),
         sequences: Vec::new(),
         frames: frames().count(),
         labelled: frames().filter(|f| f.label.is_some()).count(),

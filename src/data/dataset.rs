@@ -16,9 +16,11 @@
 
 use super::endovis17::{self, MaskFolder};
 use super::endovis18;
-use super::layout::{GRADED, LEFT, Layout, lower_name};
+use super::folders;
+use super::layout::{GRADED, LEFT, Layout, child, lower_name};
 use super::note::{Note, add_sidecars};
-use super::palette::{Palette, Tally};
+use super::coding::{LabelCounts, Labeling};
+use super::palette::Tally;
 use super::picture;
 use super::split::Split;
 use crate::error::{Error, Result};
@@ -39,6 +41,9 @@ pub enum Kind {
     /// EndoVis 2017 instrument segmentation: one mask for each instrument.
     #[serde(rename = "endovis-2017")]
     EndoVis2017,
+    /// Images and masks of one's own.
+    #[serde(rename = "folders")]
+    Folders,
 }
 
 impl fmt::Display for Kind {
@@ -46,6 +51,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Kind::EndoVis2018 => "EndoVis 2018",
             Kind::EndoVis2017 => "EndoVis 2017",
+            Kind::Folders => "images and masks",
         })
     }
 }
@@ -56,6 +62,8 @@ impl fmt::Display for Kind {
 pub enum Role {
     /// Released for training.
     Train,
+    /// Set aside to choose a model by; only in data sets of one's own.
+    Validation,
     /// Released for testing.
     Test,
 }
@@ -91,6 +99,9 @@ impl FromStr for Task2017 {
 pub struct DatasetConfig {
     /// What the class ids of EndoVis 2017 mean.
     pub task_2017: Task2017,
+    /// Whether labels with more than [`MAX_UNKNOWN_SHARE`](super::coding::MAX_UNKNOWN_SHARE) pixels of unknown colors or
+    /// values are used, those pixels ignored.
+    pub accept_unknown_labels: bool,
 }
 
 /// One picture, with the files its labels come from.
@@ -121,8 +132,8 @@ pub struct Repair {
 /// How the files of a sequence become class ids.
 #[derive(Debug, Clone)]
 pub(super) enum Reader {
-    /// One picture in class colours.
-    Colors(Arc<Palette>),
+    /// One picture for each frame.
+    Pictures(Arc<Labeling>),
     /// One mask for each folder, in pictures that may have a border.
     Masks(Arc<[MaskFolder]>),
 }
@@ -184,7 +195,11 @@ impl Sequence {
     /// # Errors
     /// No such frame; a file that cannot be read, is no picture, is broken, or claims an absurd size.
     pub fn image(&self, index: usize) -> Result<RgbImage> {
-        let picture = picture::read_rgb(&self.frame(index)?.image)?;
+        let path = &self.frame(index)?.image;
+        picture::upright(path)?;
+        let picture = picture::read(path)?;
+        full_range(path, &picture)?;
+        let picture = picture.into_rgb8();
         Ok(match self.crop(picture::size_of(&picture)) {
             Some(r) => {
                 image::imageops::crop_imm(&picture, r.x_px, r.y_px, r.width_px, r.height_px).to_image()
@@ -212,10 +227,10 @@ impl Sequence {
         };
         let mut tally = Tally::default();
         match &self.reader {
-            Reader::Colors(palette) => {
+            Reader::Pictures(labeling) => {
                 let (found, wanted) = (picture::size(path)?, picture::size(&frame.image)?);
                 same_size(path, found, &frame.image, wanted)?;
-                let classes = palette.classes_of_any(picture::read(path)?, &mut tally);
+                let classes = labeling.read(path, &mut tally)?;
                 Ok(Some(Labels { classes, tally }))
             }
             Reader::Masks(folders) => {
@@ -226,13 +241,55 @@ impl Sequence {
         }
     }
 
+    /// Pixels of the labels of frame `index` by what became of them; `None` where it has none that can be read. The
+    /// first call looks at every label picture of the data set.
+    ///
+    /// # Errors
+    /// No such frame.
+    pub fn label_counts(&self, index: usize) -> Result<Option<LabelCounts>> {
+        let frame = self.frame(index)?;
+        let Some(path) = &frame.label else {
+            return Ok(None);
+        };
+        Ok(match &self.reader {
+            Reader::Pictures(labeling) => labeling.counts(path),
+            Reader::Masks(folders) => endovis17::counts(folders, frame),
+        })
+    }
+
+    /// How the labels are read.
+    pub(super) fn labelings(&self) -> Vec<&Labeling> {
+        match &self.reader {
+            Reader::Pictures(labeling) => vec![labeling],
+            Reader::Masks(folders) => folders.iter().map(|folder| &folder.labeling).collect(),
+        }
+    }
+
     /// The part of a stored picture of this size that shows the scene, where it is not all of it.
     fn crop(&self, stored: Size) -> Option<Rect> {
         match self.reader {
             Reader::Masks(_) => endovis17::crop(stored),
-            Reader::Colors(_) => None,
+            Reader::Pictures(_) => None,
         }
     }
+}
+
+/// Fails for a picture of 16 bits that holds samples of 12 or fewer: as bytes it would be black.
+fn full_range(path: &Path, picture: &image::DynamicImage) -> Result<()> {
+    use image::DynamicImage::{ImageLuma16, ImageRgb16};
+    let samples: &[u16] = match picture {
+        ImageLuma16(p) => p.as_raw(),
+        ImageRgb16(p) => p.as_raw(),
+        _ => return Ok(()),
+    };
+    let largest = samples.iter().copied().max().unwrap_or_default();
+    if largest > 4095 || samples.iter().all(|sample| sample % 257 == 0) {
+        return Ok(());
+    }
+    let cause = format!(
+        "invalid 16-bit picture: its largest sample is {largest} (expected samples that fill 16 bits). Write 8-bit frames"
+    );
+    Err(Error::file(path, cause))
 }
 
 /// Fails where a label has not the size of its picture.
@@ -266,6 +323,8 @@ pub struct Dataset {
     pub repairs: Vec<Repair>,
     /// What was odd.
     pub notes: Vec<Note>,
+    /// As [`DatasetConfig::accept_unknown_labels`].
+    pub accept_unknown_labels: bool,
 }
 
 impl Dataset {
@@ -296,16 +355,20 @@ impl Dataset {
             }
             (Some(_), None) => endovis17::open(&layout, config.task_2017)?,
             (None, Some(_)) => endovis18::open(&layout)?,
+            (None, None) if !layout.pairs.is_empty() => folders::open(&layout)?,
             (None, None) => {
                 let cause = format!(
                     "no sequence is below this folder; one is a folder with {LEFT}, and labels (EndoVis 2018) or \
-                     ground_truth (EndoVis 2017) beside it"
+                     ground_truth (EndoVis 2017) beside it, or a folder images with masks beside it. Exports of COCO \
+                     and CVAT and videos become such folders by `masam data import`; see docs/datasets.md"
                 );
                 return Err(Error::file(root, cause));
             }
         };
+        data.accept_unknown_labels = config.accept_unknown_labels;
         if data.sequences.is_empty() {
-            return Err(Error::file(root, format!("no {LEFT} below it has a picture")));
+            let cause = format!("no {LEFT} or images below it has a picture");
+            return Err(Error::file(root, cause));
         }
         data.notes.extend(
             layout
@@ -336,8 +399,8 @@ impl Dataset {
 
 /// Whether a sequence has the layout of EndoVis 2017.
 fn is_2017(folder: &Path) -> bool {
-    let masks = ["ground_truth", "gt"].iter().chain(&GRADED);
-    lower_name(folder).starts_with("instrument_dataset") || masks.into_iter().any(|m| folder.join(m).is_dir())
+    let mut masks = ["ground_truth", "gt"].iter().chain(&GRADED);
+    lower_name(folder).starts_with("instrument_dataset") || masks.any(|m| child(folder, m).is_some())
 }
 
 /// The folder's own name, also where it was given as `.` or ends in `..`.

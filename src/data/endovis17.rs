@@ -19,11 +19,13 @@
 use super::dataset::{
     Dataset, Frame, Kind, Reader, Role, Sequence, Task2017, own_name, role_by_folder, same_size,
 };
-use super::layout::{GRADED, LEFT, Layout, lower_name};
+use super::layout::{GRADED, LEFT, Layout, child, lower_name};
 use super::mappings::{OTHER, TEST_PARTS, TRAINING_PARTS, TYPES, part_values, type_of, type_values};
 use super::names::trailing_number;
 use super::note::{Note, add_sidecars};
-use super::palette::{OddColor, Tally};
+use super::class_table::ClassTable;
+use super::coding::{LabelCounts, Labeling};
+use super::palette::Tally;
 use super::picture;
 use crate::error::{Error, Result};
 use crate::geometry::{Rect, Size};
@@ -80,14 +82,42 @@ pub fn classes(task: Task2017) -> ClassSet {
 }
 
 /// One folder of masks and what its values mean.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct MaskFolder {
     /// The folder.
     pub path: PathBuf,
-    /// Class id of each value; [`NO_MASK`] for values without a meaning.
-    class_of: [u8; 256],
     /// Files by the names of their frames.
     files: BTreeMap<String, PathBuf>,
+    /// How they are read.
+    pub(super) labeling: Labeling,
+}
+
+impl MaskFolder {
+    /// Lists a folder whose values mean `class_of`, [`NO_MASK`] for nothing.
+    fn list(path: PathBuf, task: Task2017, class_of: &[u8; 256], notes: &mut Vec<Note>) -> Result<Self> {
+        let found = picture::list(&path)?;
+        add_sidecars(notes, found.sidecars);
+        let files: BTreeMap<String, PathBuf> = found.pictures.into_iter().map(|path| (stem(&path), path)).collect();
+        let known = (0_u16..).zip(class_of).filter(|(_, class)| **class != NO_MASK);
+        let table = ClassTable {
+            colors: Vec::new(),
+            class_of: known.map(|(value, class)| (value, *class)).collect(),
+            ..ClassTable::of(classes(task))
+        };
+        Ok(Self {
+            labeling: Labeling::new(table, files.values().cloned().collect()),
+            path,
+            files,
+        })
+    }
+}
+
+/// File name without suffix.
+fn stem(path: &Path) -> String {
+    path.file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// The part of a stored picture that shows the scene, where that is not all of it.
@@ -107,6 +137,7 @@ pub fn open(layout: &Layout, task: Task2017) -> Result<Dataset> {
         sequences: Vec::new(),
         repairs: Vec::new(),
         notes: Vec::new(),
+        accept_unknown_labels: false,
     };
     let mut unused = layout.graded.clone();
     for folder in &layout.sequences {
@@ -127,14 +158,8 @@ fn sequence(
     unused: &mut Vec<PathBuf>,
     notes: &mut Vec<Note>,
 ) -> Result<Option<Sequence>> {
-    let pictures = picture::list(&folder.join(LEFT))?;
+    let pictures = picture::list(&child(folder, LEFT).unwrap_or_else(|| folder.join(LEFT)))?;
     add_sidecars(notes, pictures.sidecars);
-    let stem = |path: &Path| {
-        path.file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned()
-    };
     let Some(first) = pictures.pictures.first() else {
         return Ok(None);
     };
@@ -145,7 +170,7 @@ fn sequence(
     let guessed = if late { Role::Test } else { Role::Train };
     let role = role_by_folder(&layout.root, folder).unwrap_or(guessed);
     let name = match role {
-        Role::Train => own,
+        Role::Train | Role::Validation => own,
         Role::Test => format!("test/{own}"),
     };
     let mut masks = mask_folders(layout, folder, task, notes)?;
@@ -153,17 +178,8 @@ fn sequence(
         // The labels of the test set are a download of their own.
         let wanted = |path: &PathBuf| number.is_some() && dataset_number(path) == number;
         if let Some(place) = unused.iter().position(wanted) {
-            masks.extend(graded(layout, &unused.remove(place), task)?);
+            masks.extend(graded(layout, &unused.remove(place), task, notes)?);
         }
-    }
-    for masks in &mut masks {
-        let found = picture::list(&masks.path)?;
-        add_sidecars(notes, found.sidecars);
-        masks.files = found
-            .pictures
-            .into_iter()
-            .map(|path| (stem(&path), path))
-            .collect();
     }
     let mut frames = Vec::new();
     for image in pictures.pictures {
@@ -220,10 +236,11 @@ fn mask_folders(
     task: Task2017,
     notes: &mut Vec<Note>,
 ) -> Result<Vec<MaskFolder>> {
-    let places = [folder.join("ground_truth"), folder.join("gt"), folder.to_owned()];
+    let inside = |name: &str| child(folder, name).unwrap_or_else(|| folder.join(name));
+    let places = [inside("ground_truth"), inside("gt"), folder.to_owned()];
     for place in &places {
         if GRADED.iter().any(|name| place.join(name).is_dir()) {
-            return Ok(graded(layout, place, task)?.into_iter().collect());
+            return Ok(graded(layout, place, task, notes)?.into_iter().collect());
         }
     }
     let Some(truth) = places.iter().take(2).find(|p| p.is_dir()) else {
@@ -253,18 +270,18 @@ fn mask_folders(
             (_, Task2017::Binary) => 1,
             (value, Task2017::Parts) => parts.get(&value).copied().unwrap_or(NO_MASK),
         });
-        let files = BTreeMap::new();
-        masks.push(MaskFolder {
-            path,
-            class_of,
-            files,
-        });
+        masks.push(MaskFolder::list(path, task, &class_of, notes)?);
     }
     Ok(masks)
 }
 
 /// The masks of `task` in a folder of the test labels.
-fn graded(layout: &Layout, place: &Path, task: Task2017) -> Result<Option<MaskFolder>> {
+fn graded(
+    layout: &Layout,
+    place: &Path,
+    task: Task2017,
+    notes: &mut Vec<Note>,
+) -> Result<Option<MaskFolder>> {
     let folder = match task {
         Task2017::Binary => "BinarySegmentation",
         Task2017::Parts => "PartsSegmentation",
@@ -289,12 +306,7 @@ fn graded(layout: &Layout, place: &Path, task: Task2017) -> Result<Option<MaskFo
         }
     }
     class_of[0] = 0;
-    let files = BTreeMap::new();
-    Ok(Some(MaskFolder {
-        path,
-        class_of,
-        files,
-    }))
+    MaskFolder::list(path, task, &class_of, notes).map(Some)
 }
 
 /// Class ids of the scene of one frame: the maximum over its masks.
@@ -321,31 +333,31 @@ pub(super) fn combine(
             same_size(path, found, &frame.image, stored)?;
             (scene.x_px, scene.y_px)
         };
-        let mask = picture::read_gray(path)?;
-        let mut counts = [0_u64; 256];
+        let mask = masks.labeling.read(path, tally)?;
         let inside =
             image::imageops::crop_imm(&mask, origin.0, origin.1, scene.width_px, scene.height_px).to_image();
-        for (class, value) in classes.iter_mut().zip(inside.iter()) {
-            counts[usize::from(*value)] += 1;
-            *class = (*class).max(masks.class_of[usize::from(*value)]);
-        }
-        for (value, &pixels) in (0..=u8::MAX).zip(&counts) {
-            if pixels > 0 && masks.class_of[usize::from(value)] == NO_MASK {
-                tally.count([value; 3], unknown(&masks.class_of, value, pixels));
-            }
+        for (class, own) in classes.iter_mut().zip(inside.iter()) {
+            *class = (*class).max(*own);
         }
     }
     Ok(classes)
 }
 
-/// A value without a meaning, and the class whose value is nearest.
-fn unknown(class_of: &[u8; 256], value: u8, pixels: u64) -> OddColor {
-    let known = (0..=u8::MAX).filter(|v| class_of[usize::from(*v)] != NO_MASK);
-    let nearest = known.min_by_key(|v| v.abs_diff(value)).unwrap_or(0);
-    OddColor {
-        pixels,
-        nearest: class_of[usize::from(nearest)],
-        distance: nearest.abs_diff(value),
-        repaired: false,
+/// Pixels of the masks of one frame by what became of them: those of the first mask, and of all masks those without a
+/// meaning; `None` where there is no mask that can be read.
+pub(super) fn counts(folders: &[MaskFolder], frame: &Frame) -> Option<LabelCounts> {
+    let mut all: Option<LabelCounts> = None;
+    for masks in folders {
+        let own = masks.labeling.counts(masks.files.get(&frame.name)?)?;
+        all = Some(match all {
+            None => own,
+            Some(all) => LabelCounts {
+                unknown: (all.unknown + own.unknown).min(all.pixels),
+                ignored: all.ignored + own.ignored,
+                background: all.background.min(own.background),
+                ..all
+            },
+        });
     }
+    all
 }

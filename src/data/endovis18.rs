@@ -14,16 +14,16 @@
 //! nearest folder whose name says test or training; where none does, a `seq_1` to `seq_4` of at least
 //! [`TEST_FRAMES`] frames is a test sequence, since training sequences have 149.
 
-use super::class_table;
+use super::class_table::{self, ClassTable};
 use super::dataset::{Dataset, Frame, Kind, Reader, Role, Sequence, own_name, role_by_folder};
-use super::layout::{LEFT, Layout};
+use super::folders::by_frame;
+use super::layout::{LEFT, Layout, child};
 use super::names::{number_after, trailing_number};
 use super::note::{Note, add_sidecars};
-use super::palette::Palette;
+use super::coding::Labeling;
 use super::picture;
-use crate::error::Result;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use crate::error::{Error, Result};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Fewest frames of a test sequence whose folders do not say what it is.
@@ -34,8 +34,10 @@ pub const TEST_FRAMES: usize = 200;
 /// # Errors
 /// A folder that cannot be read, or a `labels.json` that cannot be understood.
 pub fn open(layout: &Layout) -> Result<Dataset> {
-    let (classes, notes) = class_table::union(&layout.class_tables)?;
-    let palette = Arc::new(Palette::new(&classes));
+    let mut table = class_table::union(&layout.class_tables)?;
+    let notes = std::mem::take(&mut table.notes);
+    let classes = table.classes.clone();
+    let unread = Arc::new(Labeling::new(table.clone(), Vec::new()));
     let mut data = Dataset {
         root: layout.root.clone(),
         kind: Kind::EndoVis2018,
@@ -43,9 +45,10 @@ pub fn open(layout: &Layout) -> Result<Dataset> {
         sequences: Vec::new(),
         repairs: Vec::new(),
         notes,
+        accept_unknown_labels: false,
     };
     for folder in &layout.sequences {
-        match sequence(layout, folder, &palette, &mut data.notes)? {
+        match sequence(layout, folder, &unread, &mut data.notes)? {
             Some(sequence) => data.sequences.push(sequence),
             None => data.notes.push(Note::Empty { path: folder.clone() }),
         }
@@ -53,17 +56,28 @@ pub fn open(layout: &Layout) -> Result<Dataset> {
     for path in &layout.repairs {
         repair(&layout.root, path, &mut data);
     }
+    read_together(&mut data, table);
     Ok(data)
+}
+
+/// Lets all label pictures be read in the same way.
+pub(super) fn read_together(data: &mut Dataset, table: ClassTable) {
+    let frames = data.sequences.iter().flat_map(|s| &s.frames);
+    let files = frames.filter_map(|frame| frame.label.clone()).collect();
+    let labeling = Arc::new(Labeling::new(table, files));
+    for sequence in &mut data.sequences {
+        sequence.reader = Reader::Pictures(labeling.clone());
+    }
 }
 
 /// One sequence; none where it has no pictures.
 fn sequence(
     layout: &Layout,
     folder: &Path,
-    palette: &Arc<Palette>,
+    unread: &Arc<Labeling>,
     notes: &mut Vec<Note>,
 ) -> Result<Option<Sequence>> {
-    let pictures = picture::list(&folder.join(LEFT))?;
+    let pictures = picture::list(&child(folder, LEFT).unwrap_or_else(|| folder.join(LEFT)))?;
     add_sidecars(notes, pictures.sidecars);
     if pictures.pictures.is_empty() {
         return Ok(None);
@@ -76,15 +90,20 @@ fn sequence(
     };
     let role = role_by_folder(&layout.root, folder).unwrap_or_else(guessed);
     let name = match role {
-        Role::Train => own,
+        Role::Train | Role::Validation => own,
         Role::Test => format!("test/{own}"),
     };
-    let labels_folder = folder.join("labels");
-    let mut labels: BTreeMap<String, PathBuf> = BTreeMap::new();
+    let labels_folder = child(folder, "labels").unwrap_or_else(|| folder.join("labels"));
+    let mut listed = Vec::new();
     if labels_folder.is_dir() {
         let found = picture::list(&labels_folder)?;
         add_sidecars(notes, found.sidecars);
-        labels.extend(found.pictures.into_iter().map(|path| (stem(&path), path)));
+        listed = found.pictures;
+    }
+    let (mut labels, lonely) = by_frame(&pictures.pictures, listed);
+    if labels.is_empty() && !lonely.is_empty() {
+        let cause = "none of these labels has the name of a frame";
+        return Err(Error::file(&labels_folder, cause));
     }
     let labelled = !labels.is_empty();
     let mut frames = Vec::new();
@@ -105,7 +124,7 @@ fn sequence(
             repaired: false,
         });
     }
-    notes.extend(labels.into_values().map(|path| Note::MissingFrame {
+    notes.extend(lonely.into_iter().map(|path| Note::MissingFrame {
         sequence: name.clone(),
         path,
     }));
@@ -115,7 +134,7 @@ fn sequence(
         role,
         folder: folder.to_owned(),
         frames,
-        reader: Reader::Colors(palette.clone()),
+        reader: Reader::Pictures(unread.clone()),
     }))
 }
 

@@ -3,6 +3,8 @@
 //! `__MACOSX` trees mirror the real ones with `._frame000.png` files that are no pictures: they are counted and left
 //! alone, like every other hidden file. Nothing inside a sequence is searched for further sequences.
 
+use super::class_table;
+use super::folders::IMAGES;
 use super::picture;
 use crate::error::{Error, Result};
 use std::collections::BTreeSet;
@@ -25,7 +27,9 @@ pub struct Layout {
     pub root: PathBuf,
     /// Folders with `left_frames`.
     pub sequences: Vec<PathBuf>,
-    /// `labels.json` files.
+    /// Folders of images with what lies beside them.
+    pub pairs: Vec<Pair>,
+    /// Class tables: `labels.json` and the like.
     pub class_tables: Vec<PathBuf>,
     /// `parts_mapping.json`, `type_mapping.json` and the like.
     pub mappings: Vec<PathBuf>,
@@ -37,6 +41,29 @@ pub struct Layout {
     pub macosx: Vec<PathBuf>,
     /// `._*` files outside of sequences and `__MACOSX` trees.
     pub sidecars: usize,
+}
+
+/// A folder of images with the folders beside it, of which one may hold masks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// The folder that holds them.
+    pub folder: PathBuf,
+    /// The folder of images.
+    pub images: PathBuf,
+    /// The other folders.
+    pub others: Vec<PathBuf>,
+}
+
+/// The folder called `name` in `folder`, in small letters or capitals.
+pub(super) fn child(folder: &Path, name: &str) -> Option<PathBuf> {
+    let exact = folder.join(name);
+    if exact.is_dir() {
+        return Some(exact);
+    }
+    let entries = fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut found: Vec<PathBuf> = entries.filter(|path| lower_name(path) == name.to_lowercase()).collect();
+    found.sort();
+    found.into_iter().find(|path| path.is_dir())
 }
 
 impl Layout {
@@ -63,7 +90,7 @@ impl Layout {
         for file in files {
             let name = lower_name(&file);
             match name.as_str() {
-                "labels.json" => self.class_tables.push(file),
+                name if class_table::NAMES.contains(&name) => self.class_tables.push(file),
                 _ if name.ends_with("mapping.json") || name.ends_with("mappings.json") => {
                     self.mappings.push(file)
                 }
@@ -71,8 +98,18 @@ impl Layout {
             }
         }
         let holds = |name: &str| folders.iter().any(|f| f.file_name().is_some_and(|n| n == name));
-        if holds(LEFT) {
+        if folders.iter().any(|f| lower_name(f) == LEFT) {
             self.sequences.push(folder.to_owned());
+            return Ok(());
+        }
+        let (images, others): (Vec<_>, Vec<_>) =
+            folders.iter().cloned().partition(|f| IMAGES.contains(&lower_name(f).as_str()));
+        if let [images] = &images[..] {
+            self.pairs.push(Pair {
+                folder: folder.to_owned(),
+                images: images.clone(),
+                others,
+            });
             return Ok(());
         }
         if GRADED.iter().any(|name| holds(name)) {

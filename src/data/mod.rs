@@ -11,9 +11,13 @@
 pub mod check;
 pub mod class_table;
 pub mod clips;
+pub mod coding;
 pub mod dataset;
 pub mod endovis17;
 pub mod endovis18;
+mod label_picture;
+mod label_report;
+pub mod folders;
 pub mod layout;
 pub mod loader;
 mod mappings;
@@ -25,7 +29,9 @@ pub mod picture;
 pub mod split;
 
 pub use clips::{Clip, ClipConfig, ClipFrame, ClipPlace, Ends};
+pub use coding::{LabelCounts, MAX_UNKNOWN_SHARE};
 pub use dataset::{Dataset, DatasetConfig, Frame, Kind, Labels, Repair, Role, Sequence, Task2017};
+pub use label_report::LabelReport;
 pub use loader::{Loader, LoaderConfig};
 pub use note::Note;
 pub use split::{Part, Split};

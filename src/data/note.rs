@@ -70,6 +70,13 @@ pub enum Note {
         /// Its folder.
         path: PathBuf,
     },
+    /// Frames that no list of the data set names; they are left out.
+    NotListed {
+        /// Name of the sequence.
+        sequence: String,
+        /// How many.
+        frames: usize,
+    },
     /// Frames whose numbers follow each other at more than the sequence's usual distance.
     Gap {
         /// Name of the sequence.
@@ -115,6 +122,9 @@ impl fmt::Display for Note {
             }
             Note::Unlabelled { sequence, path } => {
                 write!(f, "{sequence}: {} has no labels, others have", path.display())
+            }
+            Note::NotListed { sequence, frames } => {
+                write!(f, "{sequence}: {frames} frames in no list, left out")
             }
             Note::Gap {
                 sequence,

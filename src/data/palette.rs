@@ -1,26 +1,25 @@
-//! Colours of a label picture to class ids.
+//! Colors of label pictures to class ids.
 //!
-//! Some released labels hold colours a few values off a class's. With the largest difference of any channel as
-//! distance, a colour within [`MAX_COLOR_DISTANCE`] of exactly one nearest class is taken for that class and counted;
+//! Some released labels hold colors a few values off a class's. With the largest difference of any channel as
+//! distance, a color within [`MAX_COLOR_DISTANCE`] of exactly one nearest class is taken for that class and counted;
 //! any other becomes [`NO_MASK`] (ignored) and is counted as unknown. EndoVis 2018's closest pair, clamps and
-//! ultrasound probe, is 16 apart, so no colour is ever near two of its classes.
+//! ultrasound probe, is 16 apart, so no color is ever near two of its classes.
 
-use crate::labels::{ClassSet, NO_MASK, Rgb};
-use image::{DynamicImage, GrayImage, RgbImage};
+use crate::labels::{NO_MASK, Rgb};
 use std::collections::BTreeMap;
 
-/// Farthest a colour may be from a class's colour to be taken for it, as the largest difference of any channel.
+/// Farthest a color may be from a class's color to be taken for it, as the largest difference of any channel.
 pub const MAX_COLOR_DISTANCE: u8 = 5;
 
-/// Most different odd colours that a [`Tally`] keeps apart; pixels of further ones are only counted.
+/// Most different odd colors that a [`Tally`] keeps apart; pixels of further ones are only counted.
 pub const MAX_ODD_COLORS: usize = 512;
 
-/// A colour that is no class's, and what was made of it.
+/// A color that is no class's, and what was made of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct OddColor {
-    /// Pixels of that colour.
+    /// Pixels of that color.
     pub pixels: u64,
-    /// The class with the nearest colour.
+    /// The class with the nearest color.
     pub nearest: u8,
     /// Largest difference of any channel to it.
     pub distance: u8,
@@ -28,12 +27,12 @@ pub struct OddColor {
     pub repaired: bool,
 }
 
-/// Odd colours of one or many label pictures.
+/// Odd colors of one or many label pictures.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
     /// The first [`MAX_ODD_COLORS`] of them.
     pub colors: BTreeMap<Rgb, OddColor>,
-    /// Pixels of odd colours beyond those.
+    /// Pixels of odd colors beyond those.
     pub further_pixels: u64,
 }
 
@@ -66,7 +65,7 @@ impl Tally {
             .sum()
     }
 
-    /// Pixels that are ignored because their colour is no class's; those beyond [`MAX_ODD_COLORS`] colours count
+    /// Pixels that are ignored because their color is no class's; those beyond [`MAX_ODD_COLORS`] colors count
     /// here whatever they became.
     pub fn unknown_pixels(&self) -> u64 {
         let known: u64 = self
@@ -79,27 +78,28 @@ impl Tally {
     }
 }
 
-/// The colours of a class set, ready to be looked up.
+/// The colors of a class table, ready to be looked up.
 #[derive(Debug, Clone)]
-pub struct Palette {
-    /// Colour and id of each class. A colour that two classes share means the first.
+pub(super) struct Palette {
+    /// Each color and its class; [`NO_MASK`] for one that is ignored.
     colors: Vec<(Rgb, u8)>,
 }
 
 impl Palette {
-    /// The colours of `classes`.
-    pub fn new(classes: &ClassSet) -> Self {
-        let colors = classes
-            .iter()
-            .zip(0..=u8::MAX)
-            .map(|(class, id)| (class.color, id));
-        Self {
-            colors: colors.collect(),
-        }
+    /// From colors and their classes.
+    pub fn new(colors: Vec<(Rgb, u8)>) -> Self {
+        Self { colors }
     }
 
-    /// The class of `color`, and what was odd about it.
-    fn look_up(&self, color: Rgb) -> (u8, Option<OddColor>) {
+    /// The class of exactly this color.
+    pub fn exact(&self, color: Rgb) -> Option<u8> {
+        let known = self.colors.iter().find(|(known, _)| *known == color);
+        known.map(|(_, class)| *class)
+    }
+
+    /// The class of `color`, and what was odd about it. A gray that is no class's is never taken for one: it may be an
+    /// id, and ids look like black.
+    pub fn look_up(&self, color: Rgb) -> (u8, Option<OddColor>) {
         let mut nearest = (NO_MASK, u8::MAX);
         let mut tied = false;
         for &(class_color, id) in &self.colors {
@@ -117,7 +117,8 @@ impl Palette {
             }
         }
         let (nearest, distance) = nearest;
-        let repaired = distance <= MAX_COLOR_DISTANCE && !tied;
+        let is_gray = color[0] == color[1] && color[1] == color[2];
+        let repaired = distance <= MAX_COLOR_DISTANCE && !tied && !is_gray;
         let odd = OddColor {
             pixels: 1,
             nearest,
@@ -126,84 +127,20 @@ impl Palette {
         };
         (if repaired { nearest } else { NO_MASK }, Some(odd))
     }
-
-    /// Class ids of a label picture in colours; odd colours are added to `tally`.
-    pub fn classes_of(&self, picture: &RgbImage, tally: &mut Tally) -> GrayImage {
-        let mut ids = GrayImage::new(picture.width(), picture.height());
-        // Labels are made of areas: most pixels have the colour of the one before.
-        let mut last: Option<(Rgb, u8, Option<OddColor>)> = None;
-        let mut run = 0_u64;
-        for (id, pixel) in ids.iter_mut().zip(picture.pixels()) {
-            let color = pixel.0;
-            match last {
-                Some((known, class, _)) if known == color => *id = class,
-                _ => {
-                    settle(tally, last, run);
-                    run = 0;
-                    let (class, odd) = self.look_up(color);
-                    last = Some((color, class, odd));
-                    *id = class;
-                }
-            }
-            run += 1;
-        }
-        settle(tally, last, run);
-        ids
-    }
-
-    /// Class ids of a label picture as it was decoded. A picture of one channel holds ids, not colours: ids that are
-    /// no class's become [`NO_MASK`], counted as the grey they look like.
-    pub fn classes_of_any(&self, picture: DynamicImage, tally: &mut Tally) -> GrayImage {
-        let gray = matches!(
-            picture.color(),
-            image::ColorType::L8 | image::ColorType::La8 | image::ColorType::L16 | image::ColorType::La16
-        );
-        if !gray {
-            return self.classes_of(&picture.into_rgb8(), tally);
-        }
-        let mut ids = picture.into_luma8();
-        let mut counts = [0_u64; 256];
-        for id in ids.iter_mut() {
-            counts[usize::from(*id)] += 1;
-            if usize::from(*id) >= self.colors.len() {
-                *id = NO_MASK;
-            }
-        }
-        for value in (0..NO_MASK).skip(self.colors.len()) {
-            let pixels = counts[usize::from(value)];
-            if pixels > 0 {
-                let nearest = self.colors.last().map_or(NO_MASK, |c| c.1);
-                let distance = value.saturating_sub(nearest);
-                let repaired = false;
-                tally.count(
-                    [value; 3],
-                    OddColor {
-                        pixels,
-                        nearest,
-                        distance,
-                        repaired,
-                    },
-                );
-            }
-        }
-        ids
-    }
-}
-
-/// Counts a finished run of pixels of one colour.
-fn settle(tally: &mut Tally, last: Option<(Rgb, u8, Option<OddColor>)>, run: u64) {
-    if let Some((color, _, Some(odd))) = last {
-        tally.count(color, OddColor { pixels: run, ..odd });
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::labels::ClassSet;
+
+    fn palette(classes: &ClassSet) -> Palette {
+        Palette::new(classes.iter().map(|c| c.color).zip(0..=u8::MAX).collect())
+    }
 
     #[test]
     fn no_two_classes_of_endovis_are_both_near() {
-        let palette = Palette::new(&ClassSet::endovis_2018());
+        let palette = palette(&ClassSet::endovis_2018());
         for (i, (a, _)) in palette.colors.iter().enumerate() {
             for (b, _) in &palette.colors[..i] {
                 let distance = (0..3).map(|c| a[c].abs_diff(b[c])).max().unwrap();
@@ -214,7 +151,7 @@ mod tests {
 
     #[test]
     fn the_distance_is_a_bound() {
-        let palette = Palette::new(&ClassSet::endovis_2018());
+        let palette = palette(&ClassSet::endovis_2018());
         let at = |d: u8| palette.look_up([187 - d, 155, 25 + d]);
         assert_eq!(at(0), (6, None));
         assert_eq!(at(MAX_COLOR_DISTANCE).0, 6);
@@ -230,17 +167,29 @@ mod tests {
     fn a_tie_is_not_decided() {
         let mut set = ClassSet::numbered(2).unwrap();
         set = set.recolored("class-0=#000000,class-1=#040000").unwrap();
-        let palette = Palette::new(&set);
+        let palette = palette(&set);
         assert_eq!(palette.look_up([2, 0, 0]).0, NO_MASK);
         assert_eq!(palette.look_up([3, 0, 0]).0, 1);
     }
 
     #[test]
-    fn a_picture_of_noise_takes_no_more_than_its_share() {
-        let palette = Palette::new(&ClassSet::endovis_2018());
-        let noise = RgbImage::from_fn(256, 256, |x, y| image::Rgb([x as u8, y as u8, 77]));
+    fn a_gray_near_black_is_not_black() {
+        let palette = palette(&ClassSet::endovis_2018());
+        for id in 1..=MAX_COLOR_DISTANCE {
+            assert_eq!(palette.look_up([id; 3]).0, NO_MASK, "{id}");
+        }
+        assert_eq!(palette.look_up([1, 0, 2]).0, 0);
+    }
+
+    #[test]
+    fn no_more_colors_are_kept_apart_than_there_is_room_for() {
+        let palette = palette(&ClassSet::endovis_2018());
         let mut tally = Tally::default();
-        palette.classes_of(&noise, &mut tally);
+        for pixel in 0..65536_u32 {
+            let color = [pixel as u8, (pixel >> 8) as u8, 77];
+            let (_, odd) = palette.look_up(color);
+            tally.count(color, odd.unwrap());
+        }
         assert_eq!(tally.colors.len(), MAX_ODD_COLORS);
         assert_eq!(tally.unknown_pixels() + tally.repaired_pixels(), 65536);
     }

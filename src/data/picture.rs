@@ -3,7 +3,7 @@
 use super::names::natural_key;
 use crate::error::{Error, Result};
 use crate::geometry::Size;
-use image::{DynamicImage, GrayImage, ImageDecoder, ImageReader, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
 use std::path::{Path, PathBuf};
 
 /// Largest decoded picture in bytes: 8192 x 8192 RGBA. EndoVis has 6 MB. A file of a few bytes can claim any size.
@@ -98,12 +98,23 @@ pub fn read_rgb(path: &Path) -> Result<RgbImage> {
     Ok(read(path)?.into_rgb8())
 }
 
-/// Decodes a picture of values as one channel. RGB with three equal channels keeps its value.
+/// Refuses a picture that EXIF marks as turned: nothing says whether its labels were drawn on the stored or on the
+/// turned picture.
 ///
 /// # Errors
-/// As [`read`].
-pub fn read_gray(path: &Path) -> Result<GrayImage> {
-    Ok(read(path)?.into_luma8())
+/// As [`size`], and a picture that is marked as turned.
+pub(super) fn upright(path: &Path) -> Result<()> {
+    let (mut decoder, _) = decoder(path)?;
+    let orientation = decoder.orientation().map_err(|cause| Error::file(path, cause))?;
+    if orientation == image::metadata::Orientation::NoTransforms {
+        return Ok(());
+    }
+    let cause = format!(
+        "invalid EXIF orientation {} (expected 1): nothing says whether labels belong to the stored or the turned \
+         picture. Write frames and labels upright, for example with `mogrify -auto-orient`",
+        orientation.to_exif()
+    );
+    Err(Error::file(path, cause))
 }
 
 /// Width and height of a decoded picture.

@@ -3,7 +3,7 @@
 //! | text | sequences |
 //! |---|---|
 //! | `all` | all |
-//! | `train`, `val` | EndoVis 2018: the common split of the training set; `val` is 2, 5, 9, 15, `train` the others |
+//! | `train`, `val` | EndoVis 2018: the common split of the training set; `val` is 2, 5, 9, 15, `train` the others. Own data: what lies in folders, or is listed in files, of that name |
 //! | `challenge-train`, `test` | what the challenge released for training, for testing |
 //! | `fold2017:1`, `fold2017:1:train` | EndoVis 2017: fold 1 of {1,3} {2,5} {4,8} {6,7}, the training sequences outside it |
 //! | `fold:1/4`, `fold:1/4:train` | training sequences dealt out to 4 folds in turn: those of fold 1, the others |
@@ -62,6 +62,7 @@ impl Split {
     /// The sequences of `data` that belong to it.
     pub(super) fn select<'a>(&self, data: &'a Dataset) -> Result<Vec<&'a Sequence>> {
         let kind = match self {
+            Split::CommonValidation(_) if data.kind == Kind::Folders => None,
             Split::CommonValidation(_) => Some(Kind::EndoVis2018),
             Split::Fold2017 { .. } => Some(Kind::EndoVis2017),
             _ => None,
@@ -79,6 +80,13 @@ impl Split {
         let chosen: Vec<&Sequence> = match *self {
             Split::All => data.sequences.iter().collect(),
             Split::Challenge(role) => data.sequences.iter().filter(|s| s.role == role).collect(),
+            Split::CommonValidation(part) if data.kind == Kind::Folders => {
+                let role = match part {
+                    Part::Train => Role::Train,
+                    Part::Validation => Role::Validation,
+                };
+                data.sequences.iter().filter(|s| s.role == role).collect()
+            }
             Split::CommonValidation(part) => numbered(&COMMON_VALIDATION, part),
             Split::Fold2017 { fold, part } => {
                 let numbers = fold.checked_sub(1).and_then(|i| FOLDS_2017.get(i));
@@ -122,6 +130,7 @@ impl fmt::Display for Split {
             Split::All => f.write_str("all"),
             Split::Challenge(Role::Train) => f.write_str("challenge-train"),
             Split::Challenge(Role::Test) => f.write_str("test"),
+            Split::Challenge(Role::Validation) => f.write_str("val"),
             Split::CommonValidation(Part::Train) => f.write_str("train"),
             Split::CommonValidation(Part::Validation) => f.write_str("val"),
             Split::Fold2017 { fold, part } => write!(f, "fold2017:{fold}{}", tail(part)),

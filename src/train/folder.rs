@@ -3,7 +3,7 @@
 use super::footage::{Footage, Labelled};
 use super::loss::IGNORED;
 use crate::checkpoint::Preprocessing;
-use crate::data::{Dataset, Sequence, Split};
+use crate::data::{Dataset, LabelReport, Sequence, Split};
 use crate::error::{Error, Result, all_of};
 use crate::geometry::Size;
 use rayon::prelude::*;
@@ -30,7 +30,7 @@ impl Footage {
     /// `progress` is told how many frames there are, and then called after each one with `None`.
     ///
     /// # Errors
-    /// No sequence with labels, more frames than fit the memory, or files that are broken or whose label has not the
+    /// Labels that were not understood, no sequence with labels, more frames than fit the memory, or files that are broken or whose label has not the
     /// size of its picture: the first dozen of them at once.
     pub fn read(
         data: &Dataset,
@@ -54,6 +54,7 @@ impl Footage {
             );
             return Err(Error::config("data.memory_gib", reading.memory_gib, bound));
         }
+        LabelReport::of(data, labelled.iter().map(|s| (*s, s.frames.len())))?.require()?;
         progress(Some(frames));
         let errors = Mutex::new(Vec::new());
         let sequences: Vec<Vec<Labelled>> = labelled

@@ -10,7 +10,7 @@ mod report;
 
 pub use evaluation::{Plan, Seen, SequenceScores, evaluate};
 
-use crate::data::{Dataset, DatasetConfig, Role, Sequence, Split, Task2017};
+use crate::data::{Dataset, DatasetConfig, LabelReport, Role, Sequence, Split, Task2017};
 use crate::labels::ClassSet;
 use crate::runtime::{DeviceChoice, OpenOptions, PrecisionChoice};
 use crate::stream::{Emit, Offline, Priority, Window, Worker, WorkerConfig};
@@ -38,7 +38,7 @@ pub struct Eval {
     /// The model file.
     #[arg(short, long, value_name = "FILE")]
     model: PathBuf,
-    /// A folder as EndoVis 2018 or 2017 was released, or as masam phantom writes it.
+    /// A folder as EndoVis 2018 or 2017 was released, as masam phantom writes it, or of your own images and masks.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
     /// all, train, val, challenge-train, test, fold2017:N, fold:N/FOLDS, or one of the folds with :train.
@@ -47,6 +47,9 @@ pub struct Eval {
     /// What the classes of EndoVis 2017 are: binary, parts or type.
     #[arg(long, default_value = "parts")]
     task: Task2017,
+    /// Accept labels with more than 0.1 % of pixels of unknown colors or values; those pixels are ignored.
+    #[arg(long)]
+    accept_unknown_labels: bool,
     /// Which output of a clip is scored: newest, centre, ensemble or step. The reference protocol is ensemble.
     #[arg(long, default_value = "newest")]
     emit: Emit,
@@ -91,7 +94,11 @@ const STOP_WITHIN: Duration = Duration::from_millis(500);
 impl Eval {
     pub(super) fn run(self) -> Result<ExitCode> {
         // Everything that can be wrong is said before the first frame.
-        let data = Dataset::open_with(&self.data, DatasetConfig { task_2017: self.task })?;
+        let config = DatasetConfig {
+            task_2017: self.task,
+            accept_unknown_labels: self.accept_unknown_labels,
+        };
+        let data = Dataset::open_with(&self.data, config)?;
         let limit = self.limit.map(|limit| limit as usize);
         let plan = Plan {
             sequences: data.split(&self.split)?,
@@ -105,6 +112,9 @@ impl Eval {
                 self.split
             );
         }
+        let frames = plan.sequences.iter().map(|&sequence| (sequence, plan.frames(sequence)));
+        let labels = LabelReport::of(&data, frames)?;
+        labels.require()?;
         let card = crate::checkpoint::ModelFile::read_card(&self.model)?;
         same_classes(&card.classes, &data.classes)
             .with_context(|| format!("{} and {}", self.model.display(), self.data.display()))?;
@@ -126,7 +136,7 @@ impl Eval {
             offline.stop(STOP_WITHIN);
             return Ok(ExitCode::from(INTERRUPTED));
         };
-        let report = self.report(&data, &plan, &offline, sequences);
+        let report = self.report(&data, labels, &plan, &offline, sequences);
         self.write(&report, &plan, album)?;
         offline.stop(STOP_WITHIN);
         Ok(ExitCode::SUCCESS)
@@ -200,6 +210,7 @@ impl Eval {
     fn report(
         &self,
         data: &Dataset,
+        labels: LabelReport,
         plan: &Plan<'_>,
         offline: &Offline,
         sequences: Vec<SequenceScores>,
@@ -217,6 +228,7 @@ impl Eval {
             frame_stride: self.frame_stride,
             limit: plan.limit,
             repaired: repaired.count(),
+            labels,
             spec: offline.spec().clone(),
             is_challenge_test: data.kind == crate::data::Kind::EndoVis2018
                 && self.split == Split::Challenge(Role::Test)

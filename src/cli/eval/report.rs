@@ -1,6 +1,7 @@
 //! The numbers of an evaluation: as JSON, and as tables on a terminal.
 
 use super::evaluation::SequenceScores;
+use crate::data::LabelReport;
 use crate::labels::ClassSet;
 use crate::metrics::{Convention, ENDOVIS_2018_TEST, FlickerCounts, FrameCounts, Scores};
 use crate::segmenter::{Resize, SegmenterSpec};
@@ -21,6 +22,8 @@ pub(super) struct Report {
     pub limit: Option<usize>,
     /// Labels that are corrected ones.
     pub repaired: usize,
+    /// What the labels were read as, and how much of them was unknown.
+    pub labels: LabelReport,
     pub spec: SegmenterSpec,
     /// The split is the challenge's released test set, whole: the published rows compare.
     pub is_challenge_test: bool,
@@ -95,6 +98,7 @@ impl Report {
                 self.scored(),
                 self.repaired
             ),
+            self.labels.to_string(),
             match self.emit.as_str() {
                 "step" => format!(
                     "exact mode, one new frame at a time (emit step), {} states fed in turn",
@@ -168,6 +172,7 @@ impl Report {
                 "frames": self.frames(),
                 "scored": self.scored(),
                 "repaired": self.repaired,
+                "labels": self.labels,
                 "limit": self.limit,
             },
             "window": {

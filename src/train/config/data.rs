@@ -11,7 +11,7 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Data {
-    /// A data set on disk: EndoVis 2018 or 2017, or what `masam phantom` writes.
+    /// A data set on disk: EndoVis 2018 or 2017, what `masam phantom` writes, or images and masks of your own.
     pub folder: Option<PathBuf>,
     /// Its sequences for training, for example `train`; all by default.
     pub split: Option<String>,
@@ -23,6 +23,8 @@ pub struct Data {
     pub validation_phantom: Option<Scenes>,
     /// What the classes of EndoVis 2017 are: `binary`, `parts` or `type`.
     pub task_2017: Option<String>,
+    /// Whether labels with more than 0.1 % of pixels of unknown colors or values are used, those pixels ignored.
+    pub accept_unknown_labels: bool,
     /// Most memory, GiB, for the frames of `folder` that are trained on, and as much again for those of validation;
     /// 8 by default. They are decoded once and kept at the model's side, four bytes a pixel.
     pub memory_gib: Option<f64>,
@@ -47,6 +49,7 @@ impl Data {
         };
         let config = DatasetConfig {
             task_2017: self.task()?,
+            accept_unknown_labels: self.accept_unknown_labels,
         };
         Dataset::open_with(folder, config).map(Some)
     }
