@@ -300,7 +300,7 @@ pub(super) fn has_stopped(reader: &[gst::Element]) -> bool {
 pub(super) const SILENCE: Duration = Duration::from_secs(2);
 
 /// Decodes a video and shows frames to `see` until it has seen enough and says false.
-fn each_frame(video: &Path, see: &mut dyn FnMut(&image::RgbImage) -> bool) -> Result<()> {
+pub(super) fn each_frame(video: &Path, see: &mut dyn FnMut(&image::RgbImage) -> bool) -> Result<()> {
     gst::init()?;
     let pipeline = gst::parse::launch(
         "filesrc name=in ! decodebin name=decoder ! videoconvert ! video/x-raw,format=RGB ! appsink name=out sync=false max-buffers=2",

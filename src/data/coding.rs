@@ -167,7 +167,7 @@ impl Labeling {
     /// The class of a pixel, and what was odd about it.
     fn class_of(&self, coding: Coding, pixel: &Pixel) -> (u8, Option<OddColor>) {
         match coding {
-            Coding::Colors if pixel.clear => self.unknown(pixel),
+            Coding::Colors if !pixel.is_color => self.unknown(pixel),
             Coding::Colors => self.palette.look_up(pixel.color),
             Coding::Ids { .. } => match pixel.value.and_then(|value| self.id(coding, value)) {
                 Some(class) => (class, None),
@@ -225,7 +225,7 @@ impl Labeling {
         let lossy = looked.iter().zip(&self.files).find(|(one, _)| one.as_ref().is_some_and(|l| l.is_lossy));
         let (coding, what) = match self.decide(&all) {
             Ok((coding, what)) => (Ok(coding), what),
-            Err(cause) => (Err(cause), "nothing that is certain".into()),
+            Err(cause) => (Err(cause), "nothing certain".into()),
         };
         let storage: Vec<&str> = all.storage.iter().copied().collect();
         let mut read_as = format!("{what} in {}", storage.join(" and "));
@@ -264,7 +264,7 @@ impl Labeling {
 
     /// What the pixels of all files mean, with its name; or why that is not certain.
     fn decide(&self, all: &Looked) -> Result<(Coding, String), String> {
-        let exact = |pixel: &Pixel| !pixel.clear && self.palette.exact(pixel.color).is_some();
+        let exact = |pixel: &Pixel| pixel.is_color && self.palette.exact(pixel.color).is_some();
         let mut values: BTreeSet<Value> = BTreeSet::new();
         let mut of_no_value = 0;
         for (pixel, count) in &all.pixels {
@@ -368,7 +368,7 @@ impl Labeling {
                         green, blue). Swap the channels back"
                 .into());
         }
-        let clear = share(&|p: &Pixel| p.clear);
+        let clear = share(&|p: &Pixel| !p.is_color);
         if clear > MAX_UNKNOWN_SHARE {
             return Err(format!(
                 "invalid labels: {:.1} % of their pixels are transparent colors (expected alpha of 1 to 255, or \
@@ -376,7 +376,7 @@ impl Labeling {
                 clear * 100.0
             ));
         }
-        let colored = |p: &Pixel| !p.clear && p.color != [0; 3] && known(p.color);
+        let colored = |p: &Pixel| p.is_color && p.color != [0; 3] && known(p.color);
         if share(&colored) == 0.0 {
             let odd = all.pixels.keys().map(|p| p.color).find(|color| !known(*color)).unwrap_or_default();
             let [r, g, b] = odd;

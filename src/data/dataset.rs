@@ -226,6 +226,7 @@ impl Sequence {
             return Ok(None);
         };
         let mut tally = Tally::default();
+        picture::upright(&frame.image)?;
         match &self.reader {
             Reader::Pictures(labeling) => {
                 let (found, wanted) = (picture::size(path)?, picture::size(&frame.image)?);

@@ -20,8 +20,8 @@ pub(super) type Value = (u8, u16);
 pub(super) struct Pixel {
     /// Its color; a gray value as the gray that it looks like.
     pub color: Rgb,
-    /// Fully transparent, and not black.
-    pub clear: bool,
+    /// Whether the color is one: not fully transparent, and no gray of 16 bits that no byte stands for.
+    pub is_color: bool,
     /// Its plain value, where it has one: gray, three equal channels, or an index of a palette that numbers its colors.
     pub value: Option<Value>,
 }
@@ -111,7 +111,7 @@ pub(super) fn as_byte((bits, sample): Value) -> u8 {
 fn gray(bits: u8, sample: u16) -> Pixel {
     Pixel {
         color: [as_byte((bits, sample)); 3],
-        clear: false,
+        is_color: bits < 16 || sample % 257 == 0,
         value: Some((bits, sample)),
     }
 }
@@ -120,7 +120,7 @@ fn color([r, g, b, alpha]: [u8; 4]) -> Pixel {
     let clear = alpha == 0 && [r, g, b] != [0; 3];
     Pixel {
         color: [r, g, b],
-        clear,
+        is_color: !clear,
         value: (r == g && g == b && !clear).then_some((8, u16::from(r))),
     }
 }

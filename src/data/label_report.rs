@@ -110,6 +110,9 @@ impl fmt::Display for LabelReport {
         if self.counts.pixels == 0 {
             return f.write_str("no labels");
         }
+        if self.counts.known() == 0 {
+            return write!(f, "labels not understood: {}", self.refusals.join("; "));
+        }
         write!(
             f,
             "labels read as: {}; {:.3} % of their pixels are unknown{}",

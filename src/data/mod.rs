@@ -18,6 +18,7 @@ pub mod endovis18;
 mod label_picture;
 mod label_report;
 pub mod folders;
+pub mod import;
 pub mod layout;
 pub mod loader;
 mod mappings;

@@ -102,8 +102,11 @@ pub fn read_rgb(path: &Path) -> Result<RgbImage> {
 /// turned picture.
 ///
 /// # Errors
-/// As [`size`], and a picture that is marked as turned.
+/// As [`size`], an empty file, and a picture that is marked as turned.
 pub(super) fn upright(path: &Path) -> Result<()> {
+    if std::fs::metadata(path).is_ok_and(|file| file.len() == 0) {
+        return Err(Error::file(path, "the file is empty: it has 0 bytes"));
+    }
     let (mut decoder, _) = decoder(path)?;
     let orientation = decoder.orientation().map_err(|cause| Error::file(path, cause))?;
     if orientation == image::metadata::Orientation::NoTransforms {

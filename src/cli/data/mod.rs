@@ -1,5 +1,7 @@
 //! `masam data`: what a folder of recordings and labels holds, and what is odd about it.
 
+mod import;
+
 use crate::data::check::{Oddity, Report, check};
 use crate::data::{Dataset, DatasetConfig, Note, Role, Task2017};
 use crate::geometry::Size;
@@ -12,7 +14,7 @@ use std::process::ExitCode;
 /// Lines of a list that are printed; --json has all of them.
 const SHOWN: usize = 20;
 
-/// Look at data sets.
+/// Look at data sets, and make them.
 #[derive(Debug, Args)]
 pub struct Data {
     #[command(subcommand)]
@@ -23,6 +25,7 @@ pub struct Data {
 enum DataCommand {
     /// Read every file of a data set and say what is odd.
     Check(Check),
+    Import(import::Import),
 }
 
 /// Read every file of a data set and say what is odd.
@@ -49,6 +52,7 @@ impl Data {
     pub(super) fn run(self) -> Result<ExitCode> {
         match self.command {
             DataCommand::Check(check) => check.run(),
+            DataCommand::Import(import) => import.run(),
         }
     }
 }
