@@ -125,5 +125,5 @@ fn frames_without_labels_are_never_what_a_clip_is_drawn_for() {
         .save(&last)
         .unwrap();
     let error = read(folder.path(), 1.0).unwrap_err().to_string();
-    assert!(error.contains("frames with labels"), "{error}");
+    assert!(error.contains("no pixel has a class"), "{error}");
 }

@@ -170,7 +170,13 @@ impl Train {
         trainer.save(&folder.state())?;
         log.draw()?;
         let own = scored.filter(|(step, _)| *step == trainer.progress().step);
-        self.write(&trainer, &config, &labels, own.map(|(_, score)| score), &folder.model())?;
+        self.write(
+            &trainer,
+            &config,
+            &labels,
+            own.map(|(_, score)| score),
+            &folder.model(),
+        )?;
         let progress = trainer.progress();
         // Everything is saved: nobody who reads is no failure.
         let mut lines = format!(

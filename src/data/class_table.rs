@@ -15,8 +15,8 @@
 
 mod read;
 
-pub use read::{Entry, read};
 pub(super) use read::read_json;
+pub use read::{Entry, read};
 
 use super::note::Note;
 use crate::error::{Error, Result};
@@ -54,7 +54,10 @@ pub struct ClassTable {
 impl ClassTable {
     /// A table that maps colors and ids of `classes` as they are.
     pub fn of(classes: ClassSet) -> Self {
-        let colors = classes.iter().zip(0..=u8::MAX).map(|(class, id)| (class.color, id));
+        let colors = classes
+            .iter()
+            .zip(0..=u8::MAX)
+            .map(|(class, id)| (class.color, id));
         let ids = (0..=u8::MAX).take(classes.len());
         Self {
             colors: colors.collect(),
@@ -182,11 +185,17 @@ pub fn own(tables: &[PathBuf]) -> Result<ClassTable> {
         let entries = read(path)?;
         let ids = entries.iter().filter(|e| e.id.is_some()).count();
         if ids > 0 && ids < entries.len() {
-            let cause = format!("{ids} of {} classes have an id (expected all or none)", entries.len());
+            let cause = format!(
+                "{ids} of {} classes have an id (expected all or none)",
+                entries.len()
+            );
             return Err(Error::file(path, cause));
         }
         if *stated.get_or_insert(ids > 0) != (ids > 0) {
-            return Err(Error::file(path, format!("this and {} differ in having ids", first.display())));
+            return Err(Error::file(
+                path,
+                format!("this and {} differ in having ids", first.display()),
+            ));
         }
         for (place, entry) in entries.into_iter().enumerate() {
             let id = entry.id.unwrap_or(place);
@@ -240,7 +249,11 @@ fn assemble(path: &Path, entries: Vec<(usize, Entry)>) -> Result<ClassTable> {
     let (mut classes, mut colors, mut class_of) = (Vec::new(), Vec::new(), BTreeMap::new());
     for (id, entry) in entries {
         // No more than MAX_CLASSES of them are valid, which is checked below.
-        let class = if entry.ignore { NO_MASK } else { classes.len().min(254) as u8 };
+        let class = if entry.ignore {
+            NO_MASK
+        } else {
+            classes.len().min(254) as u8
+        };
         class_of.insert(id.min(usize::from(u16::MAX)) as u16, class);
         if let Some(color) = entry.color {
             if let Some((_, other)) = colors.iter().find(|(known, _)| *known == color) {

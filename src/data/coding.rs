@@ -6,20 +6,17 @@
 
 use super::class_table::ClassTable;
 use super::label_picture::{LabelPicture, Pixel, Value, as_byte};
+use super::label_survey::{Looked, look_at_all};
 use super::palette::{OddColor, Palette, Tally};
 use crate::error::{Error, Result};
 use crate::labels::{NO_MASK, Rgb};
 use image::GrayImage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Largest share of pixels without a meaning that is used without being accepted.
 pub const MAX_UNKNOWN_SHARE: f64 = 0.001;
-
-/// Most different pixels of one picture, or of all, that are kept apart; labels have a few, noise has many.
-const MAX_PIXELS: usize = 4096;
 
 /// Most different values that one class can have before they are edges smoothed by resizing.
 const MAX_VALUES_OF_A_CLASS: usize = 8;
@@ -30,7 +27,10 @@ enum Coding {
     /// Their color is a class's.
     Colors,
     /// Their value is an id; of 16 bits, and of fewer than 8, stretched from or to 8 bits or as it is.
-    Ids { wide_is_stretched: bool, narrow_is_stretched: bool },
+    Ids {
+        wide_is_stretched: bool,
+        narrow_is_stretched: bool,
+    },
     /// The largest value is class 1, 0 is class 0.
     Mask,
 }
@@ -182,7 +182,11 @@ impl Labeling {
 
     /// The class of a value as an id; `None` for an unknown one.
     fn id(&self, coding: Coding, (bits, sample): Value) -> Option<u8> {
-        let Coding::Ids { wide_is_stretched, narrow_is_stretched } = coding else {
+        let Coding::Ids {
+            wide_is_stretched,
+            narrow_is_stretched,
+        } = coding
+        else {
             return None;
         };
         let id = match bits {
@@ -200,7 +204,11 @@ impl Labeling {
             Some((8 | 16, sample)) => sample,
             _ => u16::from(pixel.color[0]),
         };
-        let by_value = self.table.class_of.iter().min_by_key(|(id, _)| id.abs_diff(value));
+        let by_value = self
+            .table
+            .class_of
+            .iter()
+            .min_by_key(|(id, _)| id.abs_diff(value));
         let (nearest, distance) = match (pixel.value, by_value) {
             (Some(_), Some((id, class))) => (*class, id.abs_diff(value).min(255) as u8),
             _ => match self.palette.look_up(pixel.color).1 {
@@ -222,7 +230,10 @@ impl Labeling {
         let looked = look_at_all(&self.files);
         let mut all = Looked::default();
         looked.iter().flatten().for_each(|one| all.add(one));
-        let lossy = looked.iter().zip(&self.files).find(|(one, _)| one.as_ref().is_some_and(|l| l.is_lossy));
+        let lossy = looked
+            .iter()
+            .zip(&self.files)
+            .find(|(one, _)| one.as_ref().is_some_and(|l| l.is_lossy));
         let (coding, what) = match self.decide(&all) {
             Ok((coding, what)) => (Ok(coding), what),
             Err(cause) => (Err(cause), "nothing certain".into()),
@@ -233,7 +244,11 @@ impl Labeling {
             read_as += &format!(" ({remark})");
         }
         let count = |one: &Looked| {
-            let mut counts = LabelCounts { unknown: one.further, pixels: one.further, ..LabelCounts::default() };
+            let mut counts = LabelCounts {
+                unknown: one.further,
+                pixels: one.further,
+                ..LabelCounts::default()
+            };
             for (pixel, &pixels) in &one.pixels {
                 counts.pixels += pixels;
                 let (class, odd) = match coding {
@@ -285,12 +300,18 @@ impl Labeling {
         let ids = self.scales(&values, all)?;
         let unknown = |coding| {
             let unknown = |pixel: &&Pixel| matches!(self.class_of(coding, pixel), (NO_MASK, Some(_)));
-            all.pixels.keys().filter(unknown).map(|p| all.pixels[p]).sum::<u64>() + all.further
+            all.pixels
+                .keys()
+                .filter(unknown)
+                .map(|p| all.pixels[p])
+                .sum::<u64>()
+                + all.further
         };
         let (by_color, by_id) = (unknown(Coding::Colors), unknown(ids));
         let few = |unknown: u64| unknown as f64 <= all.count() as f64 * MAX_UNKNOWN_SHARE;
         if few(by_color) && few(by_id) {
-            let meant = |coding, pixel: &Pixel| Some(self.class_of(coding, pixel).0).filter(|id| *id != NO_MASK);
+            let meant =
+                |coding, pixel: &Pixel| Some(self.class_of(coding, pixel).0).filter(|id| *id != NO_MASK);
             let differs = |pixel: &&Pixel| match (meant(Coding::Colors, pixel), meant(ids, pixel)) {
                 (Some(color), Some(id)) => color != id,
                 _ => false,
@@ -303,7 +324,9 @@ impl Labeling {
             }
         }
         let is_gray = all.storage.iter().any(|storage| storage.starts_with("gray"));
-        if by_color < by_id || (by_color == by_id && of_no_value > 0) || (by_color == 0 && !is_gray && values.len() == 1)
+        if by_color < by_id
+            || (by_color == by_id && of_no_value > 0)
+            || (by_color == 0 && !is_gray && values.len() == 1)
         {
             self.check_colors(all, few(by_color))?;
             return Ok((Coding::Colors, "class colors".into()));
@@ -321,9 +344,10 @@ impl Labeling {
             return Err("no pixel has a class: all are 255, which means ignored".into());
         }
         match self.table.classes.get(1) {
-            Some(class) if classes == 2 && values.iter().any(|v| v.1 == 0) => {
-                Ok((Coding::Mask, format!("0 and {largest} ({largest} is {})", class.name)))
-            }
+            Some(class) if classes == 2 && values.iter().any(|v| v.1 == 0) => Ok((
+                Coding::Mask,
+                format!("0 and {largest} ({largest} is {})", class.name),
+            )),
             _ => Err(format!(
                 "invalid labels: they hold 0 and {largest} alone, but there are {classes} classes (expected class ids \
                  or class colors)"
@@ -333,10 +357,15 @@ impl Labeling {
 
     /// Whether values of 16 bits, and of fewer than 8, are ids as they are or stretched from or to bytes.
     fn scales(&self, values: &BTreeSet<Value>, all: &Looked) -> Result<Coding, String> {
-        let coding = |wide_is_stretched, narrow_is_stretched| Coding::Ids { wide_is_stretched, narrow_is_stretched };
+        let coding = |wide_is_stretched, narrow_is_stretched| Coding::Ids {
+            wide_is_stretched,
+            narrow_is_stretched,
+        };
         let unknown = |coding, wide: bool| {
             let of = |(pixel, count): (&Pixel, &u64)| {
-                let value = pixel.value.filter(|(bits, _)| if wide { *bits == 16 } else { *bits < 8 })?;
+                let value = pixel
+                    .value
+                    .filter(|(bits, _)| if wide { *bits == 16 } else { *bits < 8 })?;
                 self.id(coding, value).is_none().then_some(*count)
             };
             all.pixels.iter().filter_map(of).sum::<u64>()
@@ -345,7 +374,10 @@ impl Labeling {
         let (stretched, plain) = (coding(wide, true), coding(wide, false));
         let (of_stretched, of_plain) = (unknown(stretched, false), unknown(plain, false));
         let mut few_bits = values.iter().filter(|v| v.0 < 8);
-        if of_stretched == 0 && of_plain == 0 && few_bits.any(|v| self.id(stretched, *v) != self.id(plain, *v)) {
+        if of_stretched == 0
+            && of_plain == 0
+            && few_bits.any(|v| self.id(stretched, *v) != self.id(plain, *v))
+        {
             return Err("invalid labels: samples of fewer than 8 bits fit the classes as they are and as gray values \
                         (expected 8-bit gray)"
                 .into());
@@ -359,14 +391,20 @@ impl Labeling {
         }
         let known = |color: Rgb| self.palette.exact(color).is_some();
         let share = |holds: &dyn Fn(&Pixel) -> bool| {
-            let pixels = all.pixels.iter().filter(|(p, _)| holds(p)).map(|(_, count)| *count);
+            let pixels = all
+                .pixels
+                .iter()
+                .filter(|(p, _)| holds(p))
+                .map(|(_, count)| *count);
             pixels.sum::<u64>() as f64 / all.count() as f64
         };
         let swapped = share(&|p: &Pixel| known([p.color[2], p.color[1], p.color[0]]));
         if swapped >= 1.0 - MAX_UNKNOWN_SHARE {
-            return Err("invalid labels: their colors are the classes' in the order blue, green, red (expected red, \
+            return Err(
+                "invalid labels: their colors are the classes' in the order blue, green, red (expected red, \
                         green, blue). Swap the channels back"
-                .into());
+                    .into(),
+            );
         }
         let clear = share(&|p: &Pixel| !p.is_color);
         if clear > MAX_UNKNOWN_SHARE {
@@ -378,7 +416,12 @@ impl Labeling {
         }
         let colored = |p: &Pixel| p.is_color && p.color != [0; 3] && known(p.color);
         if share(&colored) == 0.0 {
-            let odd = all.pixels.keys().map(|p| p.color).find(|color| !known(*color)).unwrap_or_default();
+            let odd = all
+                .pixels
+                .keys()
+                .map(|p| p.color)
+                .find(|color| !known(*color))
+                .unwrap_or_default();
             let [r, g, b] = odd;
             return Err(format!(
                 "invalid labels: no pixel has a class's color but black, and #{r:02x}{g:02x}{b:02x} is none (expected \
@@ -388,22 +431,45 @@ impl Labeling {
         Ok(())
     }
 
-    fn check_ids(&self, ids: Coding, all: &Looked, values: &BTreeSet<Value>, few_unknown: bool) -> Result<(), String> {
+    fn check_ids(
+        &self,
+        ids: Coding,
+        all: &Looked,
+        values: &BTreeSet<Value>,
+        few_unknown: bool,
+    ) -> Result<(), String> {
+        if all.is_lossy {
+            return Err(
+                "invalid labels: class ids in JPEG or WebP, a format that changes pixels (expected PNG)"
+                    .into(),
+            );
+        }
         let used: BTreeSet<u16> = values.iter().map(|v| v.1).filter(|v| *v > 0).collect();
         if let Some(cause) = self.table.no_ids.as_ref().filter(|_| !used.is_empty()) {
             return Err(format!("invalid labels: they hold class ids, but {cause}"));
         }
-        let classes: BTreeSet<Option<u8>> = values.iter().filter(|v| v.1 > 0).map(|v| self.id(ids, *v)).collect();
-        let smoothed = classes.len() == 1 && classes.iter().all(Option::is_some) && used.len() > MAX_VALUES_OF_A_CLASS;
+        let classes: BTreeSet<Option<u8>> = values
+            .iter()
+            .filter(|v| v.1 > 0)
+            .map(|v| self.id(ids, *v))
+            .collect();
+        let smoothed =
+            classes.len() == 1 && classes.iter().all(Option::is_some) && used.len() > MAX_VALUES_OF_A_CLASS;
         if smoothed || (all.ramps > all.edges && all.ramp_values.len() >= 4) {
-            return Err("invalid labels: values change gradually from class to class, so they were resized with \
+            return Err(
+                "invalid labels: values change gradually from class to class, so they were resized with \
                         interpolation (expected nearest neighbor)"
-                .into());
+                    .into(),
+            );
         }
         if few_unknown {
             return Ok(());
         }
-        let unknown: Vec<u16> = values.iter().filter(|v| self.id(ids, **v).is_none()).map(|v| v.1).collect();
+        let unknown: Vec<u16> = values
+            .iter()
+            .filter(|v| self.id(ids, **v).is_none())
+            .map(|v| v.1)
+            .collect();
         let list = |values: &[u16]| {
             let shown: Vec<String> = values.iter().take(8).map(u16::to_string).collect();
             shown.join(", ") + if values.len() > 8 { ", …" } else { "" }
@@ -416,7 +482,9 @@ impl Labeling {
                  Divide them by {step}, or write a class table with these ids"
             ));
         }
-        let meant = values.iter().any(|v| v.1 > 0 && self.id(ids, *v).is_some_and(|class| class != NO_MASK));
+        let meant = values
+            .iter()
+            .any(|v| v.1 > 0 && self.id(ids, *v).is_some_and(|class| class != NO_MASK));
         if unknown.len() > self.table.classes.len().max(4) || (!meant && unknown.len() > 1) {
             return Err(format!(
                 "invalid labels: {} of their values are no ids of the class table, such as {}",
@@ -430,134 +498,4 @@ impl Labeling {
 
 fn gcd(a: u16, b: u16) -> u16 {
     if b == 0 { a } else { gcd(b, a % b) }
-}
-
-/// What one label picture, or all of them, hold.
-#[derive(Debug, Default)]
-struct Looked {
-    pixels: BTreeMap<Pixel, u64>,
-    /// Pixels unlike those that are kept apart.
-    further: u64,
-    storage: BTreeSet<&'static str>,
-    is_lossy: bool,
-    /// Borders between areas whose values differ by more than one: sharp ones, and those with values between.
-    edges: u64,
-    ramps: u64,
-    /// Values of ramps with the values on both sides.
-    ramp_values: BTreeSet<[u16; 3]>,
-}
-
-impl Looked {
-    fn count(&self) -> u64 {
-        self.pixels.values().sum::<u64>() + self.further
-    }
-
-    fn add_pixels(&mut self, pixel: Pixel, count: u64) {
-        if self.pixels.len() < MAX_PIXELS || self.pixels.contains_key(&pixel) {
-            *self.pixels.entry(pixel).or_default() += count;
-        } else {
-            self.further += count;
-        }
-    }
-
-    fn add(&mut self, other: &Looked) {
-        other.pixels.iter().for_each(|(pixel, count)| self.add_pixels(*pixel, *count));
-        self.further += other.further;
-        self.storage.extend(&other.storage);
-        self.is_lossy |= other.is_lossy;
-        self.edges += other.edges;
-        self.ramps += other.ramps;
-        if self.ramp_values.len() < MAX_PIXELS {
-            self.ramp_values.extend(&other.ramp_values);
-        }
-    }
-
-    /// Looks for values that lie between those to the left and right of them, in runs too short for an area.
-    fn add_row(&mut self, runs: &[(u16, u32)]) {
-        const SHORT: u32 = 2;
-        let mut before: Option<u16> = None;
-        let mut between: Vec<u16> = Vec::new();
-        for &(value, length) in runs {
-            if length <= SHORT {
-                between.push(value);
-                continue;
-            }
-            if let Some(before) = before.filter(|before| before.abs_diff(value) > 1) {
-                let (low, high) = (before.min(value), before.max(value));
-                match between.first() {
-                    None => self.edges += 1,
-                    Some(middle) if between.iter().all(|v| low < *v && *v < high) => {
-                        self.ramps += 1;
-                        self.ramp_values.insert([low, *middle, high]);
-                    }
-                    Some(_) => {}
-                }
-            }
-            before = Some(value);
-            between.clear();
-        }
-    }
-}
-
-/// Looks at files side by side, on threads of its own: a thread of a pool that waits for others may be given another
-/// label picture to read, which waits for this.
-fn look_at_all(files: &[PathBuf]) -> Vec<Option<Looked>> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(files.len().max(1));
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut own = Vec::new();
-        while let Some((at, path)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, files.get(at)?))) {
-            own.push((at, look(path)));
-        }
-        own
-    };
-    let looked: Vec<(usize, Option<Looked>)> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        // A decoder that panics has read nothing.
-        threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
-    });
-    let mut all: Vec<Option<Looked>> = files.iter().map(|_| None).collect();
-    for (at, one) in looked {
-        if let Some(place) = all.get_mut(at) {
-            *place = one;
-        }
-    }
-    all
-}
-
-/// Looks at one file; `None` where it cannot be read, which is said when it is used.
-fn look(path: &Path) -> Option<Looked> {
-    let picture = LabelPicture::read(path).ok()?;
-    let mut looked = Looked {
-        storage: BTreeSet::from([picture.storage]),
-        is_lossy: picture.is_lossy,
-        ..Looked::default()
-    };
-    let width = picture.size.width_px as usize;
-    let mut runs: Vec<(u16, u32)> = Vec::new();
-    let mut last: Option<(Pixel, u64)> = None;
-    for (at, pixel) in picture.pixels().enumerate() {
-        match &mut last {
-            Some((known, run)) if *known == pixel => *run += 1,
-            _ => {
-                if let Some((pixel, run)) = last.replace((pixel, 1)) {
-                    looked.add_pixels(pixel, run);
-                }
-            }
-        }
-        if let Some((_, sample)) = pixel.value {
-            match runs.last_mut() {
-                Some((value, length)) if *value == sample => *length += 1,
-                _ => runs.push((sample, 1)),
-            }
-        }
-        if (at + 1).is_multiple_of(width) {
-            looked.add_row(&runs);
-            runs.clear();
-        }
-    }
-    if let Some((pixel, run)) = last {
-        looked.add_pixels(pixel, run);
-    }
-    Some(looked)
 }

@@ -14,12 +14,12 @@
 //! The folder may hold all releases as they were unpacked, one release, or one sequence (`left_frames` and
 //! `labels`), and what `masam phantom` writes. Nothing is decoded by opening it, and no file is ever changed.
 
+use super::coding::{LabelCounts, Labeling};
 use super::endovis17::{self, MaskFolder};
 use super::endovis18;
 use super::folders;
 use super::layout::{GRADED, LEFT, Layout, child, lower_name};
 use super::note::{Note, add_sidecars};
-use super::coding::{LabelCounts, Labeling};
 use super::palette::Tally;
 use super::picture;
 use super::split::Split;

@@ -16,6 +16,8 @@
 //! mask leaves unknown is ignored. `Other` (ultrasound probe, laparoscopic tools) is background in the binary and
 //! parts tasks, and a type of its own. The order of parts is shaft, wrist, clasper: EndoVis 2018 swaps the last two.
 
+use super::class_table::ClassTable;
+use super::coding::{LabelCounts, Labeling};
 use super::dataset::{
     Dataset, Frame, Kind, Reader, Role, Sequence, Task2017, own_name, role_by_folder, same_size,
 };
@@ -23,8 +25,6 @@ use super::layout::{GRADED, LEFT, Layout, child, lower_name};
 use super::mappings::{OTHER, TEST_PARTS, TRAINING_PARTS, TYPES, part_values, type_of, type_values};
 use super::names::trailing_number;
 use super::note::{Note, add_sidecars};
-use super::class_table::ClassTable;
-use super::coding::{LabelCounts, Labeling};
 use super::palette::Tally;
 use super::picture;
 use crate::error::{Error, Result};
@@ -97,7 +97,11 @@ impl MaskFolder {
     fn list(path: PathBuf, task: Task2017, class_of: &[u8; 256], notes: &mut Vec<Note>) -> Result<Self> {
         let found = picture::list(&path)?;
         add_sidecars(notes, found.sidecars);
-        let files: BTreeMap<String, PathBuf> = found.pictures.into_iter().map(|path| (stem(&path), path)).collect();
+        let files: BTreeMap<String, PathBuf> = found
+            .pictures
+            .into_iter()
+            .map(|path| (stem(&path), path))
+            .collect();
         let known = (0_u16..).zip(class_of).filter(|(_, class)| **class != NO_MASK);
         let table = ClassTable {
             colors: Vec::new(),

@@ -15,12 +15,12 @@
 //! [`TEST_FRAMES`] frames is a test sequence, since training sequences have 149.
 
 use super::class_table::{self, ClassTable};
+use super::coding::Labeling;
 use super::dataset::{Dataset, Frame, Kind, Reader, Role, Sequence, own_name, role_by_folder};
 use super::folders::by_frame;
 use super::layout::{LEFT, Layout, child};
 use super::names::{number_after, trailing_number};
 use super::note::{Note, add_sidecars};
-use super::coding::Labeling;
 use super::picture;
 use crate::error::{Error, Result};
 use std::path::Path;

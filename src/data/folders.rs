@@ -84,7 +84,11 @@ pub fn open(layout: &Layout) -> Result<Dataset> {
             let labels = masks.as_ref().map(|masks| masks.join(inside));
             let frames = frames(&name, folder, labels.as_deref(), &mut data.notes)?;
             let role = role_of(&name).unwrap_or(Role::Train);
-            let lists = if below.len() == 1 { lists(&pair.folder)? } else { Vec::new() };
+            let lists = if below.len() == 1 {
+                lists(&pair.folder)?
+            } else {
+                Vec::new()
+            };
             for (name, role, frames) in parted(name, role, frames, &lists, &mut data.notes)? {
                 data.sequences.push(Sequence {
                     number: trailing_number(&name),
@@ -92,7 +96,10 @@ pub fn open(layout: &Layout) -> Result<Dataset> {
                     role,
                     folder: folder.clone(),
                     frames,
-                    reader: Reader::Pictures(Arc::new(super::coding::Labeling::new(table.clone(), Vec::new()))),
+                    reader: Reader::Pictures(Arc::new(super::coding::Labeling::new(
+                        table.clone(),
+                        Vec::new(),
+                    ))),
                 });
             }
         }
@@ -101,6 +108,11 @@ pub fn open(layout: &Layout) -> Result<Dataset> {
     if is_labelled && layout.class_tables.is_empty() {
         let cause = "no class table (expected classes.json beside the images, for example [{\"id\": 0, \"name\": \
                      \"background\"}, {\"id\": 1, \"name\": \"liver\", \"color\": \"#ff0000\"}]; see docs/datasets.md)";
+        return Err(Error::file(&layout.root, cause));
+    }
+    if !is_labelled && !data.sequences.is_empty() {
+        let cause = "no masks (expected a folder masks beside the images). An export of COCO or CVAT becomes a data set \
+                     by `masam data import`";
         return Err(Error::file(&layout.root, cause));
     }
     read_together(&mut data, table);
@@ -112,7 +124,9 @@ fn masks_of(pair: &Pair) -> Result<Option<PathBuf>> {
     let named = |path: &&PathBuf| MASKS.contains(&lower_name(path).as_str());
     let like = |path: &&PathBuf| {
         let name = lower_name(path);
-        ["mask", "label", "annot", "segment"].iter().any(|word| name.contains(word))
+        ["mask", "label", "annot", "segment"]
+            .iter()
+            .any(|word| name.contains(word))
     };
     let exact: Vec<&PathBuf> = pair.others.iter().filter(named).collect();
     let candidates = match exact.len() {
@@ -125,7 +139,11 @@ fn masks_of(pair: &Pair) -> Result<Option<PathBuf>> {
         [masks] => Ok(Some(masks.clone())),
         _ => {
             let names: Vec<String> = candidates.iter().map(|p| own_name(p)).collect();
-            let cause = format!("{} folders of masks: {} (expected one; call it masks)", names.len(), names.join(", "));
+            let cause = format!(
+                "{} folders of masks: {} (expected one; call it masks)",
+                names.len(),
+                names.join(", ")
+            );
             Err(Error::file(&pair.folder, cause))
         }
     }
@@ -147,7 +165,8 @@ fn picture_folders(images: &Path) -> Result<Vec<PathBuf>> {
         match (pictures, folders.is_empty()) {
             (true, true) => found.push(folder),
             (true, false) => {
-                let cause = "it holds pictures and folders (expected pictures alone, or a folder for each sequence)";
+                let cause =
+                    "it holds pictures and folders (expected pictures alone, or a folder for each sequence)";
                 return Err(Error::file(&folder, cause));
             }
             (false, _) if depth < 4 => open.extend(folders.into_iter().map(|folder| (folder, depth + 1))),
@@ -182,11 +201,17 @@ fn role_of(name: &str) -> Option<Role> {
 }
 
 fn stem(path: &Path) -> String {
-    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    path.file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// Labels by the names of their frames; with them those that belong to none.
-pub(super) fn by_frame(frames: &[PathBuf], labels: Vec<PathBuf>) -> (BTreeMap<String, PathBuf>, Vec<PathBuf>) {
+pub(super) fn by_frame(
+    frames: &[PathBuf],
+    labels: Vec<PathBuf>,
+) -> (BTreeMap<String, PathBuf>, Vec<PathBuf>) {
     let names: BTreeSet<String> = frames.iter().map(|path| stem(path)).collect();
     let exact = |path: &PathBuf| names.contains(&stem(path));
     let (exact, others): (Vec<_>, Vec<_>) = labels.into_iter().partition(exact);
@@ -222,7 +247,10 @@ fn frames(name: &str, images: &Path, labels: Option<&Path>, notes: &mut Vec<Note
     let (mut found, lonely) = by_frame(&images, listed);
     if let (Some(mask), true) = (masks, found.is_empty()) {
         let frame = images.first().map(|path| stem(path)).unwrap_or_default();
-        let cause = format!("no mask has the name of an image: {} and {frame}, for example", stem(&mask));
+        let cause = format!(
+            "no mask has the name of an image: {} and {frame}, for example",
+            stem(&mask)
+        );
         return Err(Error::file(labels.unwrap_or(Path::new("")), cause));
     }
     notes.extend(lonely.into_iter().map(|path| Note::MissingFrame {
@@ -253,7 +281,11 @@ fn frames(name: &str, images: &Path, labels: Option<&Path>, notes: &mut Vec<Note
 /// `train.txt`, `val.txt` and `test.txt` beside the images or where Pascal VOC has them: names of frames.
 fn lists(folder: &Path) -> Result<Vec<(&'static str, Role, BTreeSet<String>)>> {
     let mut lists = Vec::new();
-    for (name, role) in [("train", Role::Train), ("val", Role::Validation), ("test", Role::Test)] {
+    for (name, role) in [
+        ("train", Role::Train),
+        ("val", Role::Validation),
+        ("test", Role::Test),
+    ] {
         let places = [folder.to_owned(), folder.join("ImageSets/Segmentation")];
         let files = places.iter().map(|place| place.join(format!("{name}.txt")));
         let Some(path) = files.into_iter().find(|path| path.is_file()) else {
@@ -263,7 +295,11 @@ fn lists(folder: &Path) -> Result<Vec<(&'static str, Role, BTreeSet<String>)>> {
         let words = text.lines().filter_map(|line| line.split_whitespace().next());
         let named = |word: &str| {
             let path = Path::new(word);
-            if picture::is_picture(path) { stem(path) } else { word.rsplit('/').next().unwrap_or(word).to_owned() }
+            if picture::is_picture(path) {
+                stem(path)
+            } else {
+                word.rsplit('/').next().unwrap_or(word).to_owned()
+            }
         };
         lists.push((name, role, words.map(named).collect::<BTreeSet<_>>()));
     }
@@ -281,15 +317,21 @@ fn parted(
     if lists.is_empty() {
         return Ok(vec![(name, role, frames)]);
     }
-    let mut parts: Vec<(String, Role, Vec<Frame>)> =
-        lists.iter().map(|(list, role, _)| ((*list).to_owned(), *role, Vec::new())).collect();
+    let mut parts: Vec<(String, Role, Vec<Frame>)> = lists
+        .iter()
+        .map(|(list, role, _)| ((*list).to_owned(), *role, Vec::new()))
+        .collect();
     let mut left = 0;
     for frame in frames {
-        let places: Vec<usize> =
-            (0..lists.len()).filter(|&at| lists.get(at).is_some_and(|l| l.2.contains(&frame.name))).collect();
+        let places: Vec<usize> = (0..lists.len())
+            .filter(|&at| lists.get(at).is_some_and(|l| l.2.contains(&frame.name)))
+            .collect();
         match places[..] {
             [] => left += 1,
-            [at] => parts.get_mut(at).into_iter().for_each(|part| part.2.push(frame.clone())),
+            [at] => parts
+                .get_mut(at)
+                .into_iter()
+                .for_each(|part| part.2.push(frame.clone())),
             _ => {
                 let bound = "a frame is in one of train.txt, val.txt and test.txt";
                 return Err(Error::config("frame", frame.name, bound));
@@ -297,7 +339,10 @@ fn parted(
         }
     }
     if left > 0 {
-        notes.push(Note::NotListed { sequence: name, frames: left });
+        notes.push(Note::NotListed {
+            sequence: name,
+            frames: left,
+        });
     }
     parts.retain(|(_, _, frames)| !frames.is_empty());
     Ok(parts)

@@ -54,7 +54,9 @@ impl LabelPicture {
         let fail = |cause: &dyn std::fmt::Display| Error::file(path, cause);
         let file = File::open(path).map_err(|cause| fail(&cause))?;
         let mut start = Vec::new();
-        file.take(64).read_to_end(&mut start).map_err(|cause| fail(&cause))?;
+        file.take(64)
+            .read_to_end(&mut start)
+            .map_err(|cause| fail(&cause))?;
         let format = image::guess_format(&start).ok();
         picture::upright(path)?;
         if format == Some(ImageFormat::Png) {
@@ -96,7 +98,11 @@ impl LabelPicture {
             Samples::Color(pixels) => Box::new(pixels.iter().map(|pixel| color(*pixel))),
             Samples::Indexed(indices, palette) => {
                 let pixel = |index: &u8| palette.get(usize::from(*index)).copied();
-                Box::new(indices.iter().map(move |index| pixel(index).unwrap_or(color([0; 4]))))
+                Box::new(
+                    indices
+                        .iter()
+                        .map(move |index| pixel(index).unwrap_or(color([0; 4]))),
+                )
             }
         }
     }
@@ -132,10 +138,14 @@ fn wide_color(path: &Path, samples: &[u16]) -> Result<Samples> {
         let bytes = pixels.iter().map(|p| p.map(|sample| (sample / 257) as u8));
         return Ok(Samples::Color(bytes.collect()));
     }
-    if pixels.iter().all(|[r, g, b, alpha]| r == g && g == b && *alpha == u16::MAX) {
+    if pixels
+        .iter()
+        .all(|[r, g, b, alpha]| r == g && g == b && *alpha == u16::MAX)
+    {
         return Ok(Samples::Gray(16, pixels.iter().map(|p| p[0]).collect()));
     }
-    let cause = "invalid label picture: its 16-bit colors are no stretched bytes. Write class ids as 8-bit gray";
+    let cause =
+        "invalid label picture: its 16-bit colors are no stretched bytes. Write class ids as 8-bit gray";
     Err(Error::file(path, cause))
 }
 
@@ -156,7 +166,14 @@ fn png_picture(path: &Path) -> Result<LabelPicture> {
         height_px: frame.height,
     };
     let bits = frame.bit_depth as u8;
-    let wide = || -> Vec<u16> { bytes.as_chunks().0.iter().map(|pair| u16::from_be_bytes(*pair)).collect() };
+    let wide = || -> Vec<u16> {
+        bytes
+            .as_chunks()
+            .0
+            .iter()
+            .map(|pair| u16::from_be_bytes(*pair))
+            .collect()
+    };
     let narrow = || -> Vec<u8> {
         let row = |row: &[u8]| -> Vec<u8> {
             let sample = |at: usize| {
@@ -174,7 +191,10 @@ fn png_picture(path: &Path) -> Result<LabelPicture> {
         (Grayscale, _) => {
             let name = ["gray1", "gray2", "gray4", "gray8"];
             let values = narrow().into_iter().map(u16::from).collect();
-            (Samples::Gray(bits, values), name[bits.trailing_zeros().min(3) as usize])
+            (
+                Samples::Gray(bits, values),
+                name[bits.trailing_zeros().min(3) as usize],
+            )
         }
         (Indexed, _) => {
             let info = reader.info();
@@ -184,12 +204,22 @@ fn png_picture(path: &Path) -> Result<LabelPicture> {
             (Samples::Indexed(indices, palette), "palette")
         }
         (Rgb, 16) => {
-            let rgba = wide().as_chunks().0.iter().flat_map(|[r, g, b]| [*r, *g, *b, u16::MAX]).collect::<Vec<_>>();
+            let rgba = wide()
+                .as_chunks()
+                .0
+                .iter()
+                .flat_map(|[r, g, b]| [*r, *g, *b, u16::MAX])
+                .collect::<Vec<_>>();
             (wide_color(path, &rgba)?, "16-bit RGB")
         }
         (Rgba, 16) => (wide_color(path, &wide())?, "16-bit RGBA"),
         (GrayscaleAlpha, 16) => {
-            let rgba = wide().as_chunks().0.iter().flat_map(|[v, alpha]| [*v, *v, *v, *alpha]).collect::<Vec<_>>();
+            let rgba = wide()
+                .as_chunks()
+                .0
+                .iter()
+                .flat_map(|[v, alpha]| [*v, *v, *v, *alpha])
+                .collect::<Vec<_>>();
             (wide_color(path, &rgba)?, "gray16 with alpha")
         }
         (Rgb, _) => {
@@ -215,8 +245,13 @@ fn png_picture(path: &Path) -> Result<LabelPicture> {
 fn palette_pixels(indices: &[u8], colors: &[Rgb], alpha: &[u8]) -> Vec<Pixel> {
     let mut used = [false; 256];
     indices.iter().for_each(|index| used[usize::from(*index)] = true);
-    let in_use = || (0..=u8::MAX).zip(colors).filter(|(index, _)| used[usize::from(*index)]);
-    let numbered = in_use().all(|(index, color)| *color == voc_color(index)) || in_use().all(|(i, c)| *c == [i; 3]);
+    let in_use = || {
+        (0..=u8::MAX)
+            .zip(colors)
+            .filter(|(index, _)| used[usize::from(*index)])
+    };
+    let numbered =
+        in_use().all(|(index, color)| *color == voc_color(index)) || in_use().all(|(i, c)| *c == [i; 3]);
     let pixel = |(index, [r, g, b]): (u8, &Rgb)| {
         let alpha = alpha.get(usize::from(index)).copied().unwrap_or(255);
         let mut pixel = color([*r, *g, *b, alpha]);
@@ -248,11 +283,17 @@ mod tests {
         // The first entries, and void, as the VOC development kit lists them.
         let known = [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128]];
         assert_eq!([0, 1, 2, 3, 4].map(voc_color), known);
-        assert_eq!((voc_color(15), voc_color(20), voc_color(255)), ([192, 128, 128], [0, 64, 128], [224, 224, 192]));
+        assert_eq!(
+            (voc_color(15), voc_color(20), voc_color(255)),
+            ([192, 128, 128], [0, 64, 128], [224, 224, 192])
+        );
     }
 
     #[test]
     fn samples_of_few_bits_become_bytes_as_png_says() {
-        assert_eq!([(1, 1), (2, 1), (4, 3), (8, 7), (16, 257), (16, 65535)].map(as_byte), [255, 85, 51, 7, 1, 255]);
+        assert_eq!(
+            [(1, 1), (2, 1), (4, 3), (8, 7), (16, 257), (16, 65535)].map(as_byte),
+            [255, 85, 51, 7, 1, 255]
+        );
     }
 }

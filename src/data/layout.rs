@@ -60,8 +60,12 @@ pub(super) fn child(folder: &Path, name: &str) -> Option<PathBuf> {
     if exact.is_dir() {
         return Some(exact);
     }
-    let entries = fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
-    let mut found: Vec<PathBuf> = entries.filter(|path| lower_name(path) == name.to_lowercase()).collect();
+    let entries = fs::read_dir(folder)
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path()));
+    let mut found: Vec<PathBuf> = entries
+        .filter(|path| lower_name(path) == name.to_lowercase())
+        .collect();
     found.sort();
     found.into_iter().find(|path| path.is_dir())
 }
@@ -102,8 +106,10 @@ impl Layout {
             self.sequences.push(folder.to_owned());
             return Ok(());
         }
-        let (images, others): (Vec<_>, Vec<_>) =
-            folders.iter().cloned().partition(|f| IMAGES.contains(&lower_name(f).as_str()));
+        let (images, others): (Vec<_>, Vec<_>) = folders
+            .iter()
+            .cloned()
+            .partition(|f| IMAGES.contains(&lower_name(f).as_str()));
         if let [images] = &images[..] {
             self.pairs.push(Pair {
                 folder: folder.to_owned(),

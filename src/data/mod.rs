@@ -3,7 +3,9 @@
 //! * [`dataset`]: a folder on disk as sequences of frames with class ids, whatever its layout;
 //!   [`endovis18`] and [`endovis17`] know the two challenges, [`layout`] finds their parts in a folder.
 //! * [`split`]: which sequences are for training and which for testing.
-//! * [`picture`], [`palette`], [`class_table`]: bounded decoding, colours to class ids, `labels.json`.
+//! * [`folders`]: images and masks of one's own; [`import`] makes them of exports of COCO and CVAT.
+//! * [`picture`], [`palette`], [`class_table`]: bounded decoding, colors to class ids, `labels.json`.
+//! * [`coding`]: what the pixels of label pictures mean, decided once for a data set.
 //! * [`clips`], [`loader`]: runs of frames in a seeded order, decoded ahead on worker threads.
 //! * [`check`]: everything that is odd about a folder, in one report.
 //! * [`phantom`]: generated scenes with exact labels.
@@ -15,10 +17,11 @@ pub mod coding;
 pub mod dataset;
 pub mod endovis17;
 pub mod endovis18;
-mod label_picture;
-mod label_report;
 pub mod folders;
 pub mod import;
+mod label_picture;
+mod label_report;
+mod label_survey;
 pub mod layout;
 pub mod loader;
 mod mappings;

@@ -24,7 +24,14 @@ fn sequence(folder: &Path, masks: &[(&str, DynamicImage)]) {
 
 /// The first row of class ids of the first frame of the first sequence.
 fn row(root: &Path, task_2017: Task2017) -> Vec<u8> {
-    let data = Dataset::open_with(root, DatasetConfig { task_2017 }).unwrap();
+    let data = Dataset::open_with(
+        root,
+        DatasetConfig {
+            task_2017,
+            ..DatasetConfig::default()
+        },
+    )
+    .unwrap();
     let labels = data.sequences[0].labels(0).unwrap().unwrap();
     labels.into_raw()[..WIDTH as usize].to_vec()
 }
@@ -280,6 +287,7 @@ fn a_mapping_of_types_renames_the_values_of_the_test_set() {
     write(root.path().join("type_mapping.json"), r#"{"Spoon": 1}"#);
     let config = DatasetConfig {
         task_2017: Task2017::Type,
+        ..DatasetConfig::default()
     };
     let message = Dataset::open_with(root.path(), config).unwrap_err().to_string();
     assert!(message.contains("spoon"), "{message}");

@@ -65,7 +65,10 @@ pub fn save_png(path: &Path, ids: &GrayImage, bits: u8, palette: Option<Vec<u8>>
     let pack = |row: &[u8]| -> Vec<u8> {
         let byte = |samples: &[u8]| {
             let shift = |at: usize| 8 - bits as usize * (at + 1);
-            samples.iter().enumerate().fold(0, |byte, (at, v)| byte | v << shift(at))
+            samples
+                .iter()
+                .enumerate()
+                .fold(0, |byte, (at, v)| byte | v << shift(at))
         };
         row.chunks(8 / usize::from(bits)).map(byte).collect()
     };
@@ -89,7 +92,12 @@ pub fn replace(path: &Path, suffix: &str, picture: &DynamicImage) {
 /// Puts an EXIF orientation into a JPEG.
 pub fn turn(path: &Path, orientation: u8) {
     let bytes = fs::read(path).unwrap();
-    let tiff = [b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0", &[orientation, 0, 0, 0][..], &[0; 4]].concat();
+    let tiff = [
+        b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0",
+        &[orientation, 0, 0, 0][..],
+        &[0; 4],
+    ]
+    .concat();
     let body = [&b"Exif\0\0"[..], &tiff].concat();
     let length = (body.len() as u16 + 2).to_be_bytes();
     let turned = [&bytes[..2], &[0xff, 0xe1], &length, &body, &bytes[2..]].concat();
@@ -98,9 +106,16 @@ pub fn turn(path: &Path, orientation: u8) {
 
 /// Exit status, standard output and standard error of the program.
 pub fn masam(arguments: &[&str]) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_masam")).args(arguments).output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_masam"))
+        .args(arguments)
+        .output()
+        .unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    (
+        output.status.code().unwrap(),
+        text(output.stdout),
+        text(output.stderr),
+    )
 }
 
 pub fn text(path: &Path) -> &str {
@@ -129,7 +144,17 @@ pub fn model() -> PathBuf {
 /// The report of `masam eval`, its exit status, and what it said.
 pub fn eval(root: &Path, further: &[&str]) -> (i32, Option<Value>, String) {
     let model = model();
-    let fixed = ["eval", "-m", text(&model), "--data", text(root), "--json", "-", "--threads", "1"];
+    let fixed = [
+        "eval",
+        "-m",
+        text(&model),
+        "--data",
+        text(root),
+        "--json",
+        "-",
+        "--threads",
+        "1",
+    ];
     let (code, out, err) = masam(&[&fixed[..], further].concat());
     (code, serde_json::from_str(&out).ok(), err)
 }

@@ -27,17 +27,29 @@ type Bend = Box<dyn Fn(&Path) + Sync>;
 
 /// Changes every label picture from its ids.
 fn labels(bend: impl Fn(&Path, GrayImage) + Sync + 'static) -> Bend {
-    Box::new(move |root| files(root, "labels").iter().for_each(|path| bend(path, ids(path))))
+    Box::new(move |root| {
+        files(root, "labels")
+            .iter()
+            .for_each(|path| bend(path, ids(path)))
+    })
 }
 
 /// Changes every label picture.
 fn colors(bend: impl Fn(&Path, RgbImage) + Sync + 'static) -> Bend {
     let read = |path: &Path| image::open(path).unwrap().into_rgb8();
-    Box::new(move |root| files(root, "labels").iter().for_each(|path| bend(path, read(path))))
+    Box::new(move |root| {
+        files(root, "labels")
+            .iter()
+            .for_each(|path| bend(path, read(path)))
+    })
 }
 
 fn frames(bend: impl Fn(&Path, DynamicImage) + Sync + 'static) -> Bend {
-    Box::new(move |root| files(root, "left_frames").iter().for_each(|path| bend(path, image::open(path).unwrap())))
+    Box::new(move |root| {
+        files(root, "left_frames")
+            .iter()
+            .for_each(|path| bend(path, image::open(path).unwrap()))
+    })
 }
 
 /// Rewrites labels.json.
@@ -50,7 +62,13 @@ fn table(bend: impl Fn(Vec<Value>) -> Value + Sync + 'static) -> Bend {
 }
 
 fn each(bend: impl Fn(&Value, usize) -> Value + Sync + 'static) -> Bend {
-    table(move |entries| entries.iter().enumerate().map(|(id, entry)| bend(entry, id)).collect())
+    table(move |entries| {
+        entries
+            .iter()
+            .enumerate()
+            .map(|(id, entry)| bend(entry, id))
+            .collect()
+    })
 }
 
 fn both(first: Bend, second: Bend) -> Bend {
@@ -62,18 +80,26 @@ fn both(first: Bend, second: Bend) -> Bend {
 
 fn gray16(ids: &GrayImage, value: impl Fn(u8) -> u16) -> DynamicImage {
     let values = ids.as_raw().iter().map(|id| value(*id)).collect();
-    ImageBuffer::<Luma<u16>, Vec<u16>>::from_raw(ids.width(), ids.height(), values).unwrap().into()
+    ImageBuffer::<Luma<u16>, Vec<u16>>::from_raw(ids.width(), ids.height(), values)
+        .unwrap()
+        .into()
 }
 
 fn mapped(ids: &GrayImage, value: impl Fn(u8) -> u8) -> GrayImage {
-    GrayImage::from_fn(ids.width(), ids.height(), |x, y| Luma([value(ids.get_pixel(x, y)[0])]))
+    GrayImage::from_fn(ids.width(), ids.height(), |x, y| {
+        Luma([value(ids.get_pixel(x, y)[0])])
+    })
 }
 
 fn rgb(ids: &GrayImage, color: impl Fn(u8) -> [u8; 3]) -> RgbImage {
-    RgbImage::from_fn(ids.width(), ids.height(), |x, y| Rgb(color(ids.get_pixel(x, y)[0])))
+    RgbImage::from_fn(ids.width(), ids.height(), |x, y| {
+        Rgb(color(ids.get_pixel(x, y)[0]))
+    })
 }
 
-fn smaller_and_back<P: image::Pixel<Subpixel = u8> + 'static>(picture: &ImageBuffer<P, Vec<u8>>) -> ImageBuffer<P, Vec<u8>> {
+fn smaller_and_back<P: image::Pixel<Subpixel = u8> + 'static>(
+    picture: &ImageBuffer<P, Vec<u8>>,
+) -> ImageBuffer<P, Vec<u8>> {
     let (width, height) = picture.dimensions();
     let small = imageops::resize(picture, width / 2, height / 2, imageops::FilterType::Triangle);
     imageops::resize(&small, width, height, imageops::FilterType::Triangle)
@@ -190,7 +216,10 @@ fn run(name: &'static str, bend: &Bend, fate: Fate, original: &Value) -> Row {
     let (eval_code, scores, eval_err) = eval(&root, &[]);
     let report = report.unwrap_or_default();
     let errors = format!("{} {err}", report["errors"]);
-    let read_as = report["labels"]["read_as"][0].as_str().unwrap_or_default().to_owned();
+    let read_as = report["labels"]["read_as"][0]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     match fate {
         Same(what) | Read(what) => {
             assert_eq!((code, eval_code), (0, 0), "{name}: {errors} {eval_err}");
@@ -203,7 +232,10 @@ fn run(name: &'static str, bend: &Bend, fate: Fate, original: &Value) -> Row {
         }
         Refused(why) => {
             assert_eq!((code, eval_code), (1, 1), "{name}: {errors} {eval_err}");
-            assert!(scores.is_none(), "{name}: scores of labels that were not understood");
+            assert!(
+                scores.is_none(),
+                "{name}: scores of labels that were not understood"
+            );
             for said in [&errors, &eval_err] {
                 assert!(said.contains(why), "{name}: {said}");
             }
@@ -235,7 +267,9 @@ fn every_kind_is_read_rightly_or_refused() {
         for _ in 0..2 {
             scope.spawn(|| {
                 loop {
-                    let Some(at) = next.lock().unwrap().next() else { return };
+                    let Some(at) = next.lock().unwrap().next() else {
+                        return;
+                    };
                     let (name, bend, fate) = &all[at];
                     let row = run(name, bend, *fate, &original);
                     rows.lock().unwrap().push((at, row));
@@ -253,10 +287,22 @@ fn every_kind_is_read_rightly_or_refused() {
              every_kind`.\n\n| data set | check: status | says | eval: status | mean IoU (challenge-2018), % |\n|---|---|---|---|---|\n",
         );
         for (_, row) in &rows {
-            let score = row.score.map_or("none".into(), |score| format!("{:.3}", score * 100.0));
-            text += &format!("| {} | {} | {} | {} | {score} |\n", row.name, row.check, row.said.replace('|', "/"), row.eval);
+            let score = row
+                .score
+                .map_or("none".into(), |score| format!("{:.3}", score * 100.0));
+            text += &format!(
+                "| {} | {} | {} | {} | {score} |\n",
+                row.name,
+                row.check,
+                row.said.replace('|', "/"),
+                row.eval
+            );
         }
-        fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("benchmarks/labels.md"), text).unwrap();
+        fs::write(
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("benchmarks/labels.md"),
+            text,
+        )
+        .unwrap();
     }
 }
 
@@ -274,13 +320,29 @@ fn unknown_pixels_are_accepted_by_name_and_stand_in_every_report() {
     let (code, report, _) = check(&root, &[accept]);
     let labels = &report.unwrap()["labels"];
     let share = 205.0 / (160.0 * 128.0);
-    assert_eq!((code, &labels["unknown_share"], &labels["accepted"]), (0, &json!(share), &json!(true)));
+    assert_eq!(
+        (code, &labels["unknown_share"], &labels["accepted"]),
+        (0, &json!(share), &json!(true))
+    );
     let html = folder.path().join("report.html");
     let (code, scores, err) = eval(&root, &[accept, "--html", text(&html)]);
     assert_eq!(code, 0, "{err}");
     assert_eq!(scores.unwrap()["data"]["labels"]["unknown_share"], json!(share));
-    assert!(fs::read_to_string(html).unwrap().contains("1.001 % of their pixels are unknown (accepted, ignored)"));
-    let (_, said, _) = masam(&["eval", "-m", text(&model()), "--data", text(&root), accept, "--limit", "1"]);
+    assert!(
+        fs::read_to_string(html)
+            .unwrap()
+            .contains("1.001 % of their pixels are unknown (accepted, ignored)")
+    );
+    let (_, said, _) = masam(&[
+        "eval",
+        "-m",
+        text(&model()),
+        "--data",
+        text(&root),
+        accept,
+        "--limit",
+        "1",
+    ]);
     assert!(said.contains("1.001 % of their pixels are unknown"), "{said}");
     // Training refuses, and with the option says the share and keeps it.
     let config = folder.path().join("run.toml");
@@ -295,11 +357,18 @@ fn unknown_pixels_are_accepted_by_name_and_stand_in_every_report() {
     let train = |further: &[&str]| masam(&[&["train", text(&config), "-o", text(&run)], further].concat());
     let (code, _, err) = train(&[]);
     assert_eq!(code, 1);
-    assert!(err.contains("1.001 % of their pixels have unknown colors"), "{err}");
+    assert!(
+        err.contains("1.001 % of their pixels have unknown colors"),
+        "{err}"
+    );
     let (code, _, err) = train(&[accept]);
     assert_eq!(code, 0, "{err}");
     assert!(err.contains("1.001 % of their pixels are unknown"), "{err}");
-    assert!(fs::read_to_string(run.join("labels.json")).unwrap().contains("\"accepted\": true"));
+    assert!(
+        fs::read_to_string(run.join("labels.json"))
+            .unwrap()
+            .contains("\"accepted\": true")
+    );
     let card = masam(&["inspect", text(&run.join("model.safetensors"))]).1;
     assert!(card.contains("1.001 %"), "{card}");
     fs::write(&config, text_of("accept_unknown_labels = true")).unwrap();

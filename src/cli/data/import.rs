@@ -65,11 +65,23 @@ impl Import {
     fn videos(&self, videos: &[Pair]) -> Result<ExitCode> {
         let tables = std::fs::read_dir(&self.source)?.filter_map(|entry| Some(entry.ok()?.path()));
         let table = tables.filter(|path| path.is_file()).find(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-            ["classes.json", "labels.json", "classes.csv", "labels.csv", "class_dict.csv", "labelmap.txt"]
-                .contains(&name.as_str())
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .to_lowercase();
+            [
+                "classes.json",
+                "labels.json",
+                "classes.csv",
+                "labels.csv",
+                "class_dict.csv",
+                "labelmap.txt",
+            ]
+            .contains(&name.as_str())
         });
-        let table = table.with_context(|| format!("{}: no class table (classes.json)", self.source.display()))?;
+        let table =
+            table.with_context(|| format!("{}: no class table (classes.json)", self.source.display()))?;
         crate::data::class_table::read(&table)?;
         import::prepare(&self.out)?;
         let bar = bar()?;
@@ -99,21 +111,33 @@ impl Import {
             each_mask(&pair.masks, &mut |mask| {
                 if Some((mask.width(), mask.height())) != size {
                     let (video, masks) = (pair.video.display(), pair.masks.display());
-                    bail!("{masks}: the masks are {}x{}, {video} is {size:?}", mask.width(), mask.height());
+                    bail!(
+                        "{masks}: the masks are {}x{}, {video} is {size:?}",
+                        mask.width(),
+                        mask.height()
+                    );
                 }
                 save(&masks, masked, &mask)?;
                 masked += 1;
                 Ok(())
             })?;
             if masked != count {
-                bail!("{}: {masked} masks, but {count} frames in {}", pair.masks.display(), pair.video.display());
+                bail!(
+                    "{}: {masked} masks, but {count} frames in {}",
+                    pair.masks.display(),
+                    pair.video.display()
+                );
             }
             all += count;
         }
         bar.finish_and_clear();
         let name = table.file_name().unwrap_or_default();
         std::fs::copy(&table, self.out.join(name)).with_context(|| table.display().to_string())?;
-        println!("{all} frames of {} videos in {}", videos.len(), self.out.display());
+        println!(
+            "{all} frames of {} videos in {}",
+            videos.len(),
+            self.out.display()
+        );
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -133,24 +157,42 @@ struct Pair {
 /// The videos in `images` (or `videos`) and `masks` of `source`; none where it has no such folders.
 fn videos(source: &Path) -> Result<Vec<Pair>> {
     let list = |names: &[&str]| -> Result<Vec<PathBuf>> {
-        let Some(folder) = names.iter().map(|name| source.join(name)).find(|path| path.is_dir()) else {
+        let Some(folder) = names
+            .iter()
+            .map(|name| source.join(name))
+            .find(|path| path.is_dir())
+        else {
             return Ok(Vec::new());
         };
         let files = std::fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
         let mut files: Vec<PathBuf> = files.filter_map(|entry| Some(entry.ok()?.path())).collect();
         let is_video = |path: &PathBuf| {
-            let suffix = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-            ["mp4", "mov", "m4v", "mkv", "avi", "webm", "mpg", "mpeg", "ts", "nut"].contains(&suffix.as_str())
+            let suffix = path
+                .extension()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .to_lowercase();
+            [
+                "mp4", "mov", "m4v", "mkv", "avi", "webm", "mpg", "mpeg", "ts", "nut",
+            ]
+            .contains(&suffix.as_str())
         };
         files.retain(is_video);
         files.sort();
         Ok(files)
     };
-    let stem = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let stem = |path: &Path| {
+        path.file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    };
     let (videos, masks) = (list(&["images", "videos"])?, list(&["masks"])?);
     let pair = |video: PathBuf| {
         let name = stem(&video);
-        let own = |mask: &&PathBuf| [name.clone(), format!("{name}_mask"), format!("{name}_masks")].contains(&stem(mask));
+        let own = |mask: &&PathBuf| {
+            [name.clone(), format!("{name}_mask"), format!("{name}_masks")].contains(&stem(mask))
+        };
         let masks = masks.iter().find(own).cloned();
         let masks = masks.with_context(|| format!("{}: no video of that name in masks", video.display()))?;
         Ok(Pair { name, video, masks })
@@ -161,12 +203,24 @@ fn videos(source: &Path) -> Result<Vec<Pair>> {
 /// Decodes a lossless video of masks without converting a pixel.
 fn each_mask(video: &Path, see: &mut dyn FnMut(DynamicImage) -> Result<()>) -> Result<()> {
     gst::init()?;
-    let pipeline = gst::parse::launch("filesrc name=in ! decodebin name=decoder ! appsink name=out sync=false max-buffers=2")?;
-    let pipeline = pipeline.downcast::<gst::Pipeline>().map_err(|_| anyhow!("no pipeline"))?;
-    pipeline.by_name("in").context("filesrc")?.set_property("location", video);
-    let sink = pipeline.by_name("out").and_then(|e| e.downcast::<gst_app::AppSink>().ok()).context("appsink")?;
+    let pipeline = gst::parse::launch(
+        "filesrc name=in ! decodebin name=decoder ! appsink name=out sync=false max-buffers=2",
+    )?;
+    let pipeline = pipeline
+        .downcast::<gst::Pipeline>()
+        .map_err(|_| anyhow!("no pipeline"))?;
+    pipeline
+        .by_name("in")
+        .context("filesrc")?
+        .set_property("location", video);
+    let sink = pipeline
+        .by_name("out")
+        .and_then(|e| e.downcast::<gst_app::AppSink>().ok())
+        .context("appsink")?;
     let _stop = Stop(pipeline.clone());
-    pipeline.set_state(gst::State::Playing).with_context(|| video.display().to_string())?;
+    pipeline
+        .set_state(gst::State::Playing)
+        .with_context(|| video.display().to_string())?;
     let bus = pipeline.bus().context("a pipeline has a bus")?;
     let mut checked = false;
     loop {
@@ -228,15 +282,27 @@ fn picture(frame: &gst_video::VideoFrameRef<&gst::BufferRef>) -> Result<DynamicI
         Ok(samples)
     };
     let picture = match frame.format() {
-        gst_video::VideoFormat::Gray8 => image::GrayImage::from_raw(width, height, samples(0, 1)?).map(DynamicImage::from),
+        gst_video::VideoFormat::Gray8 => {
+            image::GrayImage::from_raw(width, height, samples(0, 1)?).map(DynamicImage::from)
+        }
         gst_video::VideoFormat::Gray16Le => {
             let bytes = samples(0, 2)?;
-            let values = bytes.as_chunks().0.iter().map(|pair| u16::from_le_bytes(*pair)).collect();
+            let values = bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|pair| u16::from_le_bytes(*pair))
+                .collect();
             image::ImageBuffer::<image::Luma<u16>, _>::from_raw(width, height, values).map(DynamicImage::from)
         }
         _ if format.is_rgb() && format.depth().iter().all(|bits| *bits == 8) => {
             let (red, green, blue) = (samples(0, 1)?, samples(1, 1)?, samples(2, 1)?);
-            let rgb = red.iter().zip(&green).zip(&blue).flat_map(|((r, g), b)| [*r, *g, *b]).collect();
+            let rgb = red
+                .iter()
+                .zip(&green)
+                .zip(&blue)
+                .flat_map(|((r, g), b)| [*r, *g, *b])
+                .collect();
             image::RgbImage::from_raw(width, height, rgb).map(DynamicImage::from)
         }
         other => bail!("invalid format {other} of masks (expected gray or RGB; YUV has changed colors)"),

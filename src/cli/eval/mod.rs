@@ -112,7 +112,10 @@ impl Eval {
                 self.split
             );
         }
-        let frames = plan.sequences.iter().map(|&sequence| (sequence, plan.frames(sequence)));
+        let frames = plan
+            .sequences
+            .iter()
+            .map(|&sequence| (sequence, plan.frames(sequence)));
         let labels = LabelReport::of(&data, frames)?;
         labels.require()?;
         let card = crate::checkpoint::ModelFile::read_card(&self.model)?;

@@ -52,7 +52,11 @@ fn parse_json<'a, T: Deserialize<'a>>(path: &Path, text: &'a str) -> Result<T> {
 /// A file that cannot be read, another form, a color that has not three or four channels of 0 to 255 or 0.0 to 1.0, an
 /// id of 255 or more.
 pub fn read(path: &Path) -> Result<Vec<Entry>> {
-    let suffix = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    let suffix = path
+        .extension()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .to_lowercase();
     let text = read_text(path)?;
     let raw = match suffix.as_str() {
         "csv" => csv(path, &text)?,
@@ -103,10 +107,20 @@ fn json(path: &Path, text: &str) -> Result<Vec<Raw>> {
         Value::Object(mut fields) => match fields.remove("classes") {
             Some(Value::Array(list)) => list,
             Some(Value::Object(inner)) => return object(path, inner.into_iter().collect()),
-            Some(_) => return Err(Error::file(path, "invalid `classes` (expected a list or an object)")),
+            Some(_) => {
+                return Err(Error::file(
+                    path,
+                    "invalid `classes` (expected a list or an object)",
+                ));
+            }
             None => return object(path, parse_json::<Ordered>(path, text)?.0),
         },
-        _ => return Err(Error::file(path, "invalid class table (expected a list or an object of classes)")),
+        _ => {
+            return Err(Error::file(
+                path,
+                "invalid class table (expected a list or an object of classes)",
+            ));
+        }
     };
     let entry = |value: Value| match value {
         Value::String(name) => Ok(Raw::named(name)),
@@ -125,7 +139,10 @@ fn json(path: &Path, text: &str) -> Result<Vec<Raw>> {
             raw.entry.ignore = fields.get("ignore") == Some(&Value::Bool(true));
             Ok(raw)
         }
-        other => Err(Error::file(path, format!("invalid class {other} (expected an object or a name)"))),
+        other => Err(Error::file(
+            path,
+            format!("invalid class {other} (expected an object or a name)"),
+        )),
     };
     entries.into_iter().map(entry).collect()
 }
@@ -157,7 +174,9 @@ fn object(path: &Path, fields: Vec<(String, Value)>) -> Result<Vec<Raw>> {
             }
             _ => Err(Error::file(
                 path,
-                format!("invalid class {key}: {value} (expected a list of classes, a field `classes`, or names with colors or ids)"),
+                format!(
+                    "invalid class {key}: {value} (expected a list of classes, a field `classes`, or names with colors or ids)"
+                ),
             )),
         }
     };
@@ -263,13 +282,25 @@ fn csv(path: &Path, text: &str) -> Result<Vec<Raw>> {
         .flexible(true)
         .from_reader(text.as_bytes());
     let fail = |cause: csv::Error| Error::file(path, cause);
-    let head: Vec<String> = reader.headers().map_err(fail)?.iter().map(str::to_lowercase).collect();
+    let head: Vec<String> = reader
+        .headers()
+        .map_err(fail)?
+        .iter()
+        .map(str::to_lowercase)
+        .collect();
     let column = |names: &[&str]| head.iter().position(|word| names.contains(&word.as_str()));
     let Some(name) = column(&["name", "class", "label", "class_name"]) else {
         return Err(Error::file(path, "invalid head (expected a column `name`)"));
     };
-    let (id, color) = (column(&["id", "classid", "class_id", "value", "index"]), column(&["color", "hex"]));
-    let rgb = [column(&["r", "red"]), column(&["g", "green"]), column(&["b", "blue"])];
+    let (id, color) = (
+        column(&["id", "classid", "class_id", "value", "index"]),
+        column(&["color", "hex"]),
+    );
+    let rgb = [
+        column(&["r", "red"]),
+        column(&["g", "green"]),
+        column(&["b", "blue"]),
+    ];
     let mut entries = Vec::new();
     for row in reader.records() {
         let row = row.map_err(fail)?;
@@ -290,10 +321,16 @@ fn csv(path: &Path, text: &str) -> Result<Vec<Raw>> {
 
 /// CVAT's `labelmap.txt`: `name:r,g,b:parts:actions`, lines with `#` are comments.
 fn label_map(path: &Path, text: &str) -> Result<Vec<Raw>> {
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
     let entry = |line: &str| {
         let mut fields = line.split(':');
-        let (name, color) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+        let (name, color) = (
+            fields.next().unwrap_or_default(),
+            fields.next().unwrap_or_default(),
+        );
         let mut raw = Raw::named(name.trim().to_owned());
         raw.numbers = Some(numbers(path, &color.split(',').collect::<Vec<_>>())?);
         Ok(raw)
@@ -303,8 +340,12 @@ fn label_map(path: &Path, text: &str) -> Result<Vec<Raw>> {
 
 fn numbers(path: &Path, texts: &[&str]) -> Result<Vec<Number>> {
     let number = |text: &&str| {
-        serde_json::from_str(text.trim())
-            .map_err(|_| Error::file(path, format!("invalid color channel {text:?} (expected a number)")))
+        serde_json::from_str(text.trim()).map_err(|_| {
+            Error::file(
+                path,
+                format!("invalid color channel {text:?} (expected a number)"),
+            )
+        })
     };
     texts.iter().map(number).collect()
 }

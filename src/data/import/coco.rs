@@ -59,7 +59,9 @@ enum Counts {
 /// Whether a JSON file has the three lists of COCO.
 pub(super) fn is_coco(path: &Path) -> bool {
     let text = regular_file::read_text(path, MAX_EXPORT_BYTES).unwrap_or_default();
-    ["\"images\"", "\"annotations\"", "\"categories\""].iter().all(|field| text.contains(field))
+    ["\"images\"", "\"annotations\"", "\"categories\""]
+        .iter()
+        .all(|field| text.contains(field))
 }
 
 /// Reads the files together; their categories have to be the same.
@@ -70,7 +72,9 @@ pub(super) fn read(files: &[PathBuf]) -> Result<(Vec<ExportClass>, Vec<ExportFra
         let text = regular_file::read_text(path, MAX_EXPORT_BYTES)?;
         let document: Document = serde_json::from_str(&text).map_err(|cause| Error::file(path, cause))?;
         for category in &document.categories {
-            let known = categories.entry(category.id).or_insert_with(|| category.name.clone());
+            let known = categories
+                .entry(category.id)
+                .or_insert_with(|| category.name.clone());
             if *known != category.name {
                 let cause = format!("category {} is {} and {known}", category.id, category.name);
                 return Err(Error::file(path, cause));
@@ -92,18 +96,26 @@ pub(super) fn read(files: &[PathBuf]) -> Result<(Vec<ExportClass>, Vec<ExportFra
             let shape = shape(annotation.segmentation).ok_or_else(|| {
                 wrong("no segmentation that can be painted (expected polygons or run lengths; a box is no mask)")
             })?;
-            objects.entry(annotation.image_id).or_default().push((class, shape));
+            objects
+                .entry(annotation.image_id)
+                .or_default()
+                .push((class, shape));
         }
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let part = stem.trim_start_matches("instances").trim_start_matches('_');
-        let part = if files.len() > 1 { part.to_owned() } else { String::new() };
+        let part = if files.len() > 1 {
+            part.to_owned()
+        } else {
+            String::new()
+        };
         for image in document.images {
             let objects = objects.remove(&image.id).unwrap_or_default();
-            let fits = |(_, shape): &(u8, Shape)| {
-                !matches!(shape, Shape::Runs { size, .. } if *size != (image.width, image.height))
-            };
+            let fits = |(_, shape): &(u8, Shape)| !matches!(shape, Shape::Runs { size, .. } if *size != (image.width, image.height));
             if !objects.iter().all(fits) {
-                let cause = format!("{}: run lengths of another size than the picture", image.file_name);
+                let cause = format!(
+                    "{}: run lengths of another size than the picture",
+                    image.file_name
+                );
                 return Err(Error::file(path, cause));
             }
             frames.push(ExportFrame {
@@ -115,7 +127,10 @@ pub(super) fn read(files: &[PathBuf]) -> Result<(Vec<ExportClass>, Vec<ExportFra
             });
         }
         if let Some(id) = objects.keys().next() {
-            return Err(Error::file(path, format!("annotations of image {id}, which is not listed")));
+            return Err(Error::file(
+                path,
+                format!("annotations of image {id}, which is not listed"),
+            ));
         }
     }
     Ok((classes, frames))
@@ -129,7 +144,9 @@ fn shape(segmentation: Option<Segmentation>) -> Option<Shape> {
                 (rest.is_empty() && pairs.len() >= 3).then(|| pairs.iter().map(|[x, y]| (*x, *y)).collect())
             };
             let polygons: Option<Vec<_>> = polygons.into_iter().map(corners).collect();
-            polygons.filter(|polygons| !polygons.is_empty()).map(Shape::Polygons)
+            polygons
+                .filter(|polygons| !polygons.is_empty())
+                .map(Shape::Polygons)
         }
         Segmentation::Runs { counts, size } => {
             let [height, width] = size;
@@ -185,7 +202,10 @@ mod tests {
         // of one of 40 and 50 with rows 5 to 29 of columns 10 to 39.
         assert_eq!(unpacked(b"5220003"), Some(vec![5, 2, 2, 2, 2, 2, 5]));
         let large = unpacked(b"e<i0?000000000000000000000000000000000000000000000000000000000[<").unwrap();
-        assert_eq!((&large[..3], large.len(), large[60]), (&[405, 25, 15][..], 61, 410));
+        assert_eq!(
+            (&large[..3], large.len(), large[60]),
+            (&[405, 25, 15][..], 61, 410)
+        );
         for broken in [&b"P"[..], b"\x10", b"oooooooooooooooooooo"] {
             assert!(unpacked(broken).is_none(), "{broken:?}");
         }

@@ -18,13 +18,21 @@ pub(super) fn read(path: &Path) -> Result<(Vec<ExportClass>, Vec<ExportFrame>)> 
     let fail = |cause: String| Error::file(path, cause);
     let root = document.root_element();
     if root.tag_name().name() != "annotations" {
-        return Err(fail("no export of CVAT (expected the element `annotations`)".into()));
+        return Err(fail(
+            "no export of CVAT (expected the element `annotations`)".into(),
+        ));
     }
     if root.children().any(|node| node.has_tag_name("track")) {
-        return Err(fail("an export of \"CVAT for video\" (expected \"CVAT for images 1.1\")".into()));
+        return Err(fail(
+            "an export of \"CVAT for video\" (expected \"CVAT for images 1.1\")".into(),
+        ));
     }
     let label = |node: Node<'_, '_>| {
-        let text = |name: &str| node.children().find(|n| n.has_tag_name(name)).and_then(|n| n.text());
+        let text = |name: &str| {
+            node.children()
+                .find(|n| n.has_tag_name(name))
+                .and_then(|n| n.text())
+        };
         let name = text("name")?.trim().to_owned();
         let color = text("color").and_then(|color| parse_color(color.trim()));
         Some(ExportClass { name, color })
@@ -44,11 +52,19 @@ pub(super) fn read(path: &Path) -> Result<(Vec<ExportClass>, Vec<ExportFrame>)> 
     for image in root.children().filter(|node| node.has_tag_name("image")) {
         let file = attribute(image, "name").map_err(&fail)?.to_owned();
         let mut objects: Vec<(i64, u8, Shape)> = Vec::new();
-        for node in image.children().filter(|node| node.is_element() && !node.has_tag_name("tag")) {
+        for node in image
+            .children()
+            .filter(|node| node.is_element() && !node.has_tag_name("tag"))
+        {
             let named = |cause: String| fail(format!("{file}: {}: {cause}", node.tag_name().name()));
             let label = attribute(node, "label").map_err(named)?;
-            let class = *class_of.get(label).ok_or_else(|| named(format!("the label {label} is not listed")))?;
-            let order = node.attribute("z_order").and_then(|text| text.parse().ok()).unwrap_or(0);
+            let class = *class_of
+                .get(label)
+                .ok_or_else(|| named(format!("the label {label} is not listed")))?;
+            let order = node
+                .attribute("z_order")
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(0);
             objects.push((order, class, shape(node).map_err(named)?));
         }
         objects.sort_by_key(|(order, ..)| *order);
@@ -57,7 +73,10 @@ pub(super) fn read(path: &Path) -> Result<(Vec<ExportClass>, Vec<ExportFrame>)> 
             width_px: number(image, "width").map_err(&fail)? as u32,
             height_px: number(image, "height").map_err(&fail)? as u32,
             file,
-            objects: objects.into_iter().map(|(_, class, shape)| (class, shape)).collect(),
+            objects: objects
+                .into_iter()
+                .map(|(_, class, shape)| (class, shape))
+                .collect(),
         });
     }
     let parts: Vec<&str> = frames.iter().map(|frame| frame.part.as_str()).collect();
@@ -91,15 +110,26 @@ fn shape(node: Node<'_, '_>) -> Result<Shape, String> {
             };
             let corners: Option<Vec<(f64, f64)>> = points.split(';').map(point).collect();
             let corners = corners.filter(|corners| corners.len() >= 3);
-            corners.map(|corners| Shape::Polygons(vec![corners])).ok_or_else(|| format!("invalid points {points:?}"))
+            corners
+                .map(|corners| Shape::Polygons(vec![corners]))
+                .ok_or_else(|| format!("invalid points {points:?}"))
         }
         "box" => {
-            let sides = [number(node, "xtl")?, number(node, "ytl")?, number(node, "xbr")?, number(node, "ybr")?];
+            let sides = [
+                number(node, "xtl")?,
+                number(node, "ytl")?,
+                number(node, "xbr")?,
+                number(node, "ybr")?,
+            ];
             Ok(Shape::rectangle(sides, degrees()?))
         }
         "ellipse" => {
             let center = (number(node, "cx")?, number(node, "cy")?);
-            Ok(Shape::ellipse(center, (number(node, "rx")?, number(node, "ry")?), degrees()?))
+            Ok(Shape::ellipse(
+                center,
+                (number(node, "rx")?, number(node, "ry")?),
+                degrees()?,
+            ))
         }
         "mask" => {
             let rle = attribute(node, "rle")?;
@@ -120,6 +150,8 @@ fn shape(node: Node<'_, '_>) -> Result<Shape, String> {
                 runs,
             })
         }
-        other => Err(format!("{other} is no area (expected polygon, box, ellipse or mask)")),
+        other => Err(format!(
+            "{other} is no area (expected polygon, box, ellipse or mask)"
+        )),
     }
 }

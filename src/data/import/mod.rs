@@ -75,8 +75,12 @@ impl Export {
             files.push(source.to_owned());
         }
         files.sort();
-        let suffix = |path: &&PathBuf, wanted: &str| path.extension().is_some_and(|s| s.eq_ignore_ascii_case(wanted));
-        let xml = files.iter().filter(|path| suffix(path, "xml")).collect::<Vec<_>>();
+        let suffix =
+            |path: &&PathBuf, wanted: &str| path.extension().is_some_and(|s| s.eq_ignore_ascii_case(wanted));
+        let xml = files
+            .iter()
+            .filter(|path| suffix(path, "xml"))
+            .collect::<Vec<_>>();
         let json: Vec<&PathBuf> = files.iter().filter(|path| suffix(path, "json")).collect();
         let named = |path: &&&PathBuf| super::layout::lower_name(path).starts_with("instances");
         let instances: Vec<PathBuf> = json.iter().filter(named).map(|path| (**path).clone()).collect();
@@ -106,7 +110,11 @@ impl Export {
             Self::Cvat(file) => cvat::read(file)?,
         };
         if classes.len() > MAX_CLASSES {
-            return Err(Error::config("classes", classes.len(), format!("a model has at most {MAX_CLASSES} classes")));
+            return Err(Error::config(
+                "classes",
+                classes.len(),
+                format!("a model has at most {MAX_CLASSES} classes"),
+            ));
         }
         let images = find_images(source, &frames)?;
         prepare(out)?;
@@ -147,7 +155,10 @@ impl Export {
 /// A folder that is in use or cannot be made.
 pub fn prepare(out: &Path) -> Result<()> {
     if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(Error::file(out, "the folder is not empty; data sets are written to a new one only"));
+        return Err(Error::file(
+            out,
+            "the folder is not empty; data sets are written to a new one only",
+        ));
     }
     fs::create_dir_all(out).map_err(|cause| Error::file(out, cause))
 }
@@ -171,11 +182,19 @@ fn collect(folder: &Path, depth: usize, see: &mut dyn FnMut(&Path)) -> Result<()
 
 /// The files of `frames`: by the end of their paths, which has to fit one file alone.
 fn find_images(source: &Path, frames: &[ExportFrame]) -> Result<Vec<PathBuf>> {
-    let folder = if source.is_dir() { source } else { source.parent().unwrap_or(Path::new(".")) };
+    let folder = if source.is_dir() {
+        source
+    } else {
+        source.parent().unwrap_or(Path::new("."))
+    };
     let mut by_name: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     collect(folder, 0, &mut |path| {
         if picture::is_picture(path) {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             by_name.entry(name).or_default().push(path.to_owned());
         }
     })?;
@@ -184,12 +203,22 @@ fn find_images(source: &Path, frames: &[ExportFrame]) -> Result<Vec<PathBuf>> {
         let name = own.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let candidates = by_name.get(&name).map(Vec::as_slice).unwrap_or_default();
         let within: Vec<&PathBuf> = candidates.iter().filter(|path| path.ends_with(&own)).collect();
-        let part: Vec<&PathBuf> = within.iter().copied().filter(|p| p.iter().any(|word| *word == *frame.part)).collect();
+        let part: Vec<&PathBuf> = within
+            .iter()
+            .copied()
+            .filter(|p| p.iter().any(|word| *word == *frame.part))
+            .collect();
         match (&within[..], &part[..], candidates) {
             ([only], _, _) | (_, [only], _) => Ok((*only).clone()),
             ([], _, [only]) => Ok(only.clone()),
-            ([], ..) => Err(Error::file(folder, format!("the picture {} is missing", frame.file))),
-            _ => Err(Error::file(folder, format!("there are {} pictures {}", within.len(), frame.file))),
+            ([], ..) => Err(Error::file(
+                folder,
+                format!("the picture {} is missing", frame.file),
+            )),
+            _ => Err(Error::file(
+                folder,
+                format!("there are {} pictures {}", within.len(), frame.file),
+            )),
         }
     };
     frames.iter().map(find).collect()
@@ -199,7 +228,9 @@ fn find_images(source: &Path, frames: &[ExportFrame]) -> Result<Vec<PathBuf>> {
 fn plain(file: &str) -> PathBuf {
     let file = file.replace('\\', "/");
     let parts = Path::new(&file).components();
-    parts.filter(|part| matches!(part, Component::Normal(_))).collect()
+    parts
+        .filter(|part| matches!(part, Component::Normal(_)))
+        .collect()
 }
 
 /// Folder and stem of each frame below `images` and `masks`: no folder holds pictures and folders.
@@ -217,8 +248,16 @@ fn names(frames: &[ExportFrame]) -> Result<Vec<PathBuf>> {
     if names.iter().any(|name| folders(name) != deepest) {
         // Folders of different depths become one name each.
         for name in &mut names {
-            let folder = name.parent().unwrap_or(Path::new("")).to_string_lossy().replace('/', "-");
-            let folder = if folder.is_empty() { "others".into() } else { folder };
+            let folder = name
+                .parent()
+                .unwrap_or(Path::new(""))
+                .to_string_lossy()
+                .replace('/', "-");
+            let folder = if folder.is_empty() {
+                "others".into()
+            } else {
+                folder
+            };
             *name = Path::new(&folder).join(name.file_name().unwrap_or_default());
         }
     }
@@ -226,8 +265,16 @@ fn names(frames: &[ExportFrame]) -> Result<Vec<PathBuf>> {
     sorted.sort();
     match sorted.windows(2).find(|pair| pair.first() == pair.last()) {
         Some(pair) => {
-            let name = pair.iter().map(|name| name.display().to_string()).next().unwrap_or_default();
-            Err(Error::config("picture", name, "every picture is listed once, and has a name of its own"))
+            let name = pair
+                .iter()
+                .map(|name| name.display().to_string())
+                .next()
+                .unwrap_or_default();
+            Err(Error::config(
+                "picture",
+                name,
+                "every picture is listed once, and has a name of its own",
+            ))
         }
         None => Ok(names),
     }
@@ -259,7 +306,8 @@ fn write_classes(out: &Path, classes: &[ExportClass]) -> Result<()> {
     };
     let list: Vec<_> = classes.iter().enumerate().map(entry).collect();
     let path = out.join("classes.json");
-    fs::write(&path, format!("{:#}\n", serde_json::Value::from(list))).map_err(|cause| Error::file(&path, cause))
+    fs::write(&path, format!("{:#}\n", serde_json::Value::from(list)))
+        .map_err(|cause| Error::file(&path, cause))
 }
 
 /// Ids of `classes`, in their order, after background, which may be one of them.
@@ -277,7 +325,9 @@ fn numbered(classes: Vec<ExportClass>) -> (Vec<ExportClass>, Vec<u8>) {
         }
         // More than 255 classes are refused before an id is used.
         ids.push(all.len().min(254) as u8);
-        let taken = class.color.is_some_and(|color| all.iter().any(|other| other.color == Some(color)));
+        let taken = class
+            .color
+            .is_some_and(|color| all.iter().any(|other| other.color == Some(color)));
         class.color = class.color.filter(|_| !taken);
         all.push(class);
     }

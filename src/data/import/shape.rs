@@ -47,7 +47,10 @@ impl Shape {
                             false => (place % u64::from(*width), place / u64::from(*width)),
                         };
                         // Within a picture, whose sides are 32 bits.
-                        let pixel = mask.get_pixel_mut_checked(left.saturating_add(x as u32), top.saturating_add(y as u32));
+                        let pixel = mask.get_pixel_mut_checked(
+                            left.saturating_add(x as u32),
+                            top.saturating_add(y as u32),
+                        );
                         if let Some(pixel) = pixel.filter(|_| index % 2 == 1) {
                             pixel.0 = [class];
                         }
@@ -112,7 +115,9 @@ mod tests {
     fn painted(shape: &Shape) -> Vec<String> {
         let mut mask = GrayImage::new(6, 4);
         shape.paint(&mut mask, 7);
-        let row = |row: image::buffer::Pixels<'_, image::Luma<u8>>| row.map(|p| if p[0] == 7 { '#' } else { '.' }).collect();
+        let row = |row: image::buffer::Pixels<'_, image::Luma<u8>>| {
+            row.map(|p| if p[0] == 7 { '#' } else { '.' }).collect()
+        };
         mask.rows().map(row).collect()
     }
 
@@ -123,7 +128,10 @@ mod tests {
         let rows = painted(&Shape::rectangle([1.0, 1.0, 5.0, 3.0], 90.0));
         assert_eq!(rows, ["..##..", "..##..", "..##..", "..##.."]);
         // Beyond the picture nothing is painted.
-        assert_eq!(painted(&Shape::rectangle([-9.0, 2.0, 99.0, 99.0], 0.0))[1..], ["......", "######", "######"]);
+        assert_eq!(
+            painted(&Shape::rectangle([-9.0, 2.0, 99.0, 99.0], 0.0))[1..],
+            ["......", "######", "######"]
+        );
     }
 
     #[test]
