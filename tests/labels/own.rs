@@ -93,15 +93,8 @@ fn every_layout_is_a_data_set() {
                 };
                 write(&own_images, &own_masks, 3, in_colors);
             }
-            table(
-                &root,
-                "classes.json",
-                if in_colors {
-                    &JSON.replace("\"background\"", "\"background\", \"color\": \"#000000\"")
-                } else {
-                    JSON
-                },
-            );
+            let in_color = JSON.replace("\"background\"", "\"background\", \"color\": \"#000000\"");
+            table(&root, "classes.json", if in_colors { &in_color } else { JSON });
             let data = Dataset::open(&root).unwrap();
             assert_eq!(
                 (data.kind, names(&data)),
