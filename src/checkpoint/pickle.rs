@@ -2,9 +2,9 @@
 //!
 //! A pickle is a program for a stack machine, and Python's own reader lets it call anything. [`load`] runs
 //! the program on a machine that has no calls: a global is looked up in a fixed list and becomes a mark of
-//! that list, `REDUCE` builds dictionaries, storages and tensor records out of those marks, and every other
-//! global ends the reading with its name and offset. Nothing of the file is ever imported, called or
-//! evaluated.
+//! that list, and `REDUCE` builds dictionaries, storages and tensor records out of those marks. Any other
+//! global is foreign: it stays a name, and what the program would make of it becomes an [`Instance`], of which
+//! only attributes and entries are kept. Nothing of the file is ever imported, called or evaluated.
 //!
 //! All that the machine takes is bounded before it is taken: the pickle's length, the values on the stack,
 //! the objects, the entries of the memo, and how deep objects nest. Objects live in one list and refer to
@@ -19,11 +19,13 @@
 //! assert_eq!(pickle.text(entries[0].0), Some("epoch"));
 //! assert!(matches!(entries[0].1, Value::Int(7)));
 //!
-//! let flaw = pickle::load(b"\x80\x02cos\nsystem\n.".to_vec()).unwrap_err();
-//! assert_eq!(flaw.offset, 2);
-//! assert!(flaw.cause.contains("os.system"));
+//! // A call is read as its name.
+//! let pickle = pickle::load(b"\x80\x02cos\nsystem\n)R.".to_vec())?;
+//! assert_eq!(pickle.describe(pickle.root()), "object of os.system");
 //! # Ok::<(), masam::checkpoint::pickle::Flaw>(())
 //! ```
+
+use std::sync::Arc;
 
 mod globals;
 mod machine;
@@ -31,7 +33,7 @@ mod pickler;
 mod program;
 mod rebuild;
 
-pub use globals::{Element, Global};
+pub use globals::{Element, ForeignName, Global};
 pub(crate) use pickler::{TensorEntry, write_state_dict};
 
 /// Longest pickle that is read. A model of 1,000 tensors with its optimiser takes about half a megabyte.
@@ -60,7 +62,7 @@ pub struct Flaw {
 }
 
 /// A place in the list of objects of one [`Pickle`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ObjectId(u32);
 
 /// A piece of text, kept as its place in the pickle's own bytes.
@@ -87,6 +89,8 @@ pub enum Value {
     Other(&'static str),
     /// A global of the fixed list that has not been used yet.
     Global(Global),
+    /// A global that is not on the list: only its name is known.
+    Foreign(ForeignName),
     /// An [`Object`]; read it with [`Pickle::object`].
     Object(ObjectId),
 }
@@ -104,6 +108,19 @@ pub enum Object {
     Storage(StorageRecord),
     /// A tensor or parameter.
     Tensor(Box<TensorRecord>),
+    /// What a foreign global would have made.
+    Instance(Box<Instance>),
+}
+
+/// An object of a foreign class, or the result of a foreign function. Its arguments are not kept.
+#[derive(Debug)]
+pub struct Instance {
+    /// The class or function.
+    pub class: ForeignName,
+    /// The attributes set on it, usually a dictionary.
+    pub state: Option<Value>,
+    /// The entries set in it, where the class is a kind of dictionary.
+    pub entries: Vec<(Value, Value)>,
 }
 
 /// What a pickle says of a storage. Nothing of it has been held against the archive.
@@ -135,7 +152,7 @@ pub struct TensorRecord {
 /// A pickle that has been read: its objects and the value it stands for.
 #[derive(Debug)]
 pub struct Pickle {
-    bytes: Vec<u8>,
+    bytes: Arc<[u8]>,
     objects: Vec<Object>,
     root: Value,
 }
@@ -144,8 +161,23 @@ pub struct Pickle {
 ///
 /// # Errors
 /// A [`Flaw`] with the offset of the first instruction that is unknown, cut short, out of place or over a
-/// bound, or that names a global which is not on the list.
+/// bound, or of what follows the pickle's end.
 pub fn load(bytes: Vec<u8>) -> Result<Pickle, Flaw> {
+    let (pickle, end) = load_at(bytes.into(), 0)?;
+    match pickle.bytes.len() - end {
+        0 => Ok(pickle),
+        left => Err(Flaw {
+            offset: end.saturating_sub(1),
+            cause: format!("{left} bytes follow the STOP"),
+        }),
+    }
+}
+
+/// Reads the pickle that starts at byte `start`; returns it with the first byte after it.
+///
+/// # Errors
+/// As [`load`], but anything may follow.
+pub(crate) fn load_at(bytes: Arc<[u8]>, start: usize) -> Result<(Pickle, usize), Flaw> {
     if bytes.len() > MAX_PICKLE_BYTES {
         let cause = format!(
             "{} bytes long, but at most {MAX_PICKLE_BYTES} are read",
@@ -153,14 +185,19 @@ pub fn load(bytes: Vec<u8>) -> Result<Pickle, Flaw> {
         );
         return Err(Flaw { offset: 0, cause });
     }
-    let (objects, root) = machine::run(&bytes)?;
-    Ok(Pickle { bytes, objects, root })
+    let (objects, root, end) = machine::run(&bytes, start)?;
+    Ok((Pickle { bytes, objects, root }, end))
 }
 
 impl Pickle {
     /// The value the pickle stands for.
     pub fn root(&self) -> Value {
         self.root
+    }
+
+    /// All objects, in the order they were made.
+    pub(crate) fn objects(&self) -> &[Object] {
+        &self.objects
     }
 
     /// The object behind `value`, if it is one.
@@ -171,10 +208,11 @@ impl Pickle {
         }
     }
 
-    /// The entries of `value`, if it is a dictionary.
+    /// The entries of `value`, if it is a dictionary, or of a foreign class that is a kind of dictionary.
     pub fn dict(&self, value: Value) -> Option<&[(Value, Value)]> {
         match self.object(value) {
             Some(Object::Dict(entries)) => Some(entries),
+            Some(Object::Instance(instance)) if !instance.entries.is_empty() => Some(&instance.entries),
             _ => None,
         }
     }
@@ -200,6 +238,11 @@ impl Pickle {
         text_at(&self.bytes, span)
     }
 
+    /// A foreign global as `module.name`, as it may stand in a message.
+    pub fn foreign(&self, name: ForeignName) -> String {
+        shown(&format!("{}.{}", self.span(name.module), self.span(name.name)))
+    }
+
     /// What `value` is, in a few words: `dict of 3`, `int`, `tensor of complex64`.
     pub fn describe(&self, value: Value) -> String {
         match value {
@@ -210,12 +253,14 @@ impl Pickle {
             Value::Text(_) => "text".into(),
             Value::Other(kind) => kind.into(),
             Value::Global(global) => global.kind().into(),
+            Value::Foreign(name) => self.foreign(name),
             Value::Object(_) => match self.object(value) {
                 Some(Object::Tuple(items)) => format!("tuple of {}", items.len()),
                 Some(Object::List(items)) => format!("list of {}", items.len()),
                 Some(Object::Dict(entries)) => format!("dict of {}", entries.len()),
                 Some(Object::Storage(_)) => "storage".into(),
                 Some(Object::Tensor(record)) => format!("tensor of {}", record.element.name()),
+                Some(Object::Instance(instance)) => format!("object of {}", self.foreign(instance.class)),
                 None => "nothing".into(),
             },
         }

@@ -1,23 +1,20 @@
 //! Pickles that are damaged, foreign or made to harm: the program is refused with its offset, and never run.
 
-use crate::archives::{PLAIN, dict, fixture, pickle, text};
-use crate::refusal::{assert_cause, error_at, error_of, with_pickle};
+use crate::archives::{PLAIN, dict, pickle, text};
+use crate::refusal::{assert_cause, error_of, with_pickle};
+use masam::checkpoint::pth::PthFile;
 
 #[test]
 fn foreign_globals_are_named_and_not_run() {
-    let cause = error_at(&fixture("foreign.pth"));
-    assert!(cause.contains("the global argparse.Namespace is not"), "{cause}");
-    assert!(cause.contains("pickle offset"), "{cause}");
-
     let folder = tempfile::tempdir().unwrap();
     let trace = folder.path().join("trace");
     let command = text(&format!("touch {}", trace.display()));
     let call = [b"cposix\nsystem\n".as_slice(), &command, b"\x85R"].concat();
     assert_cause(
         &with_pickle(&pickle(&call)),
-        &["pickle offset 2: the global posix.system"],
+        &["holds no dict of tensors, but an object of posix.system"],
     );
-    // By the stack, and after tensors.
+    // By the stack, beside tensors: they are read, and it is not.
     let call = [
         text("builtins"),
         text("exec"),
@@ -27,24 +24,82 @@ fn foreign_globals_are_named_and_not_run() {
     ]
     .concat();
     let late = dict(&[(text("weight"), PLAIN.pickled()), (text("then"), call)]);
-    assert_cause(&with_pickle(&pickle(&late)), &["the global builtins.exec"]);
+    std::fs::write(folder.path().join("late.pth"), with_pickle(&pickle(&late))).unwrap();
+    let file = PthFile::open(&folder.path().join("late.pth")).unwrap();
+    assert_eq!(file.tensors().keys().collect::<Vec<_>>(), ["weight"]);
+    let then = ("then".to_owned(), "object of builtins.exec".to_owned());
+    assert!(file.skipped().named().contains(&then), "{:?}", file.skipped());
     // Of allowed modules, and with a name that would dirty a terminal.
-    for name in [
-        "torch\nload\n",
-        "torch.storage\n_load_from_bytes\n",
-        "collections\nUserDict\n",
-        "torch._utils\nos\n",
+    for (name, shown) in [
+        ("torch\nload\n", "torch.load"),
+        (
+            "torch.storage\n_load_from_bytes\n",
+            "torch.storage._load_from_bytes",
+        ),
+        ("collections\nUserDict\n", "collections.UserDict"),
+        ("torch._utils\nos\n", "torch._utils.os"),
+        ("a\x1b[2J\nb\n", "a\\u{1b}[2J.b"),
     ] {
         assert_cause(
             &with_pickle(&pickle(format!("c{name}").as_bytes())),
-            &["the global ", "nothing of it was run"],
+            &["holds no dict of tensors", shown],
         );
     }
-    assert_cause(
-        &with_pickle(&pickle(b"ca\x1b[2J\nb\n")),
-        &["the global a\\u{1b}[2J.b"],
-    );
     assert!(!trace.exists());
+}
+
+/// What foreign classes and functions leave is a name, whatever the program does with it.
+#[test]
+fn foreign_objects_take_what_any_object_takes() {
+    let class = b"cown\nClass\n".as_slice();
+    for made in [
+        // Calls, and calls of what a call returned.
+        [class, b")R"].concat(),
+        [class, b")R)R"].concat(),
+        [class, b"NR"].concat(),
+        // New objects, with and without named arguments.
+        [class, b")\x81"].concat(),
+        [class, b")}\x92"].concat(),
+        // Attributes, entries, items, members; of a set too.
+        [class, b")\x81}b"].concat(),
+        [class, b")\x81(K\x01K\x02u"].concat(),
+        [class, b")\x81K\x01K\x02s"].concat(),
+        [class, b")\x81(K\x01K\x02e"].concat(),
+        [class, b")\x81K\x01a"].concat(),
+        [class, b")\x81(K\x01\x90"].concat(),
+        // Itself inside itself.
+        [class, b")\x81q\x07(K\x01h\x07u"].concat(),
+        [class, b")\x81q\x07h\x07b"].concat(),
+        // A tensor of a class of its own, and a class as `torch.save` named it before PyTorch 1.6.
+        [b"(".as_slice(), &text("module"), class, b"NNtQ)\x81"].concat(),
+    ] {
+        let beside = dict(&[(text("x"), made.clone()), (text("weight"), PLAIN.pickled())]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("made.pth");
+        std::fs::write(&path, with_pickle(&pickle(&beside))).unwrap();
+        let file = PthFile::open(&path).unwrap_or_else(|error| panic!("{error}: {made:x?}"));
+        assert_eq!(file.tensors().len(), 1);
+        assert_eq!(
+            file.skipped().named(),
+            [("x".into(), "object of own.Class".into())],
+            "{made:x?}"
+        );
+    }
+    // Its entries are as good as a dict's: a state dict of a class of its own.
+    let entries = [class, b")\x81(", &text("weight"), &PLAIN.pickled(), b"u"].concat();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("made.pth");
+    std::fs::write(&path, with_pickle(&pickle(&entries))).unwrap();
+    assert_eq!(PthFile::open(&path).unwrap().tensors().len(), 1);
+    // A dictionary as Python 2 wrote it.
+    let pairs = [
+        b"ccollections\nOrderedDict\n]](".as_slice(),
+        &text("weight"),
+        &PLAIN.pickled(),
+        b"ea\x85R",
+    ];
+    std::fs::write(&path, with_pickle(&pickle(&pairs.concat()))).unwrap();
+    assert_eq!(PthFile::open(&path).unwrap().tensors().len(), 1);
 }
 
 #[test]
@@ -84,8 +139,8 @@ fn programs_out_of_order_are_refused() {
             "does not take these 0 arguments",
         ),
         (
-            b"ccollections\nOrderedDict\nN\x85R",
-            "does not take these 1 arguments",
+            b"ccollections\nOrderedDict\nNN\x86R",
+            "does not take these 2 arguments",
         ),
         (b"NNb", "takes none"),
         (b"NQ", "a tuple is needed"),
@@ -170,5 +225,21 @@ fn programs_that_grow_without_end_are_refused() {
     assert_cause(
         &with_pickle(&pickle(&long.concat())),
         &["524288 arguments, but at most 16 are read"],
+    );
+    // The same of pairs, of which a dictionary takes any number, and of foreign calls, which look at none.
+    let long = [
+        b"](".as_slice(),
+        &b"N".repeat(1 << 19),
+        b"eq\x00ccollections\nOrderedDict\nq\x01",
+        &b"h\x01h\x00\x85R".repeat(1 << 20),
+    ];
+    assert_cause(
+        &with_pickle(&pickle(&long.concat())),
+        &["more than 4194304 parts"],
+    );
+    let many = [b"cown\nf\nq\x01".as_slice(), &b"h\x01)R0".repeat(1 << 20)];
+    assert_cause(
+        &with_pickle(&pickle(&many.concat())),
+        &["more than 524288 objects"],
     );
 }

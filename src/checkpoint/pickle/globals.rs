@@ -1,4 +1,6 @@
-//! The globals that a checkpoint may name, and what each is taken for.
+//! The globals that a checkpoint of tensors needs, and what each is taken for.
+
+use super::TextSpan;
 
 /// Type of a tensor's elements, as PyTorch names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,11 +57,20 @@ impl Element {
     }
 }
 
+/// A global that is not on the list, by its places in the pickle's text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForeignName {
+    /// Its module.
+    pub module: TextSpan,
+    /// Its name in the module.
+    pub name: TextSpan,
+}
+
 /// An entry of the fixed list of globals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Global {
-    /// `collections.OrderedDict`.
-    OrderedDict,
+    /// `collections.OrderedDict` or `collections.defaultdict`.
+    Dict,
     /// `torch.Size`.
     Size,
     /// `torch._utils._rebuild_tensor(storage, offset, shape, strides)`.
@@ -71,9 +82,10 @@ pub enum Global {
     RebuildTensorV3,
     /// `torch._utils._rebuild_parameter(tensor, ..)` and `_rebuild_parameter_with_state`.
     RebuildParameter,
-    /// `torch._tensor._rebuild_from_type_v2(function, class, arguments, state)`: a tensor with attributes.
+    /// `torch._tensor._rebuild_from_type_v2(function, class, arguments, state)`: a tensor with attributes, or of a
+    /// class of its own.
     RebuildFromType,
-    /// The class of a tensor or parameter, which only `RebuildFromType` takes.
+    /// The class of a tensor or parameter, which only `RebuildFromType` takes as it is.
     TensorClass,
     /// `torch.FloatStorage` and its like.
     Storage(Element),
@@ -89,7 +101,7 @@ impl Global {
     /// What it is, in a word or two.
     pub fn kind(self) -> &'static str {
         match self {
-            Global::OrderedDict | Global::Size | Global::TensorClass => "class",
+            Global::Dict | Global::Size | Global::TensorClass => "class",
             Global::Storage(_) | Global::UntypedStorage => "storage class",
             Global::Dtype(_) => "dtype",
             Global::Plain(kind) => kind,
@@ -110,7 +122,7 @@ const COMPLEX128: Element = Element::Unread {
 /// Looks a global up.
 pub(super) fn find(module: &str, name: &str) -> Option<Global> {
     let global = match (module, name) {
-        ("collections", "OrderedDict") => Global::OrderedDict,
+        ("collections", "OrderedDict" | "defaultdict") => Global::Dict,
         ("collections", "Counter") => Global::Plain("counter"),
         // Protocol 2 writes `builtins` by its name in Python 2.
         ("builtins" | "__builtin__", "set") => Global::Plain("set"),
@@ -122,7 +134,7 @@ pub(super) fn find(module: &str, name: &str) -> Option<Global> {
         ("torch._utils", "_rebuild_tensor_v2") => Global::RebuildTensorV2,
         ("torch._utils", "_rebuild_tensor_v3") => Global::RebuildTensorV3,
         ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => Global::RebuildParameter,
-        ("torch._tensor", "_rebuild_from_type_v2") => Global::RebuildFromType,
+        ("torch._tensor", "_rebuild_from_type_v2" | "_rebuild_from_type") => Global::RebuildFromType,
         ("torch.nn.parameter", "Parameter") => Global::TensorClass,
         // `_UntypedStorage` is its name in PyTorch 1.11 and 1.12.
         ("torch.storage", "UntypedStorage" | "_UntypedStorage") => Global::UntypedStorage,

@@ -1,19 +1,21 @@
 //! The stack machine that reads a pickle. Opcodes are those of Python's `pickletools`, protocols 2 to 5; the
-//! text opcodes of protocols 0 and 1, instances (`INST`, `OBJ`, `NEWOBJ_EX`), extensions and out-of-band
-//! buffers are refused.
+//! text opcodes of protocols 0 and 1, their instances (`INST`, `OBJ`), extensions and out-of-band buffers are
+//! refused.
 
 use super::program::{Program, Step};
-use super::{Flaw, MAX_DEPTH, MAX_OBJECTS, MAX_PARTS, MAX_VALUES, Object, ObjectId, TextSpan, Value};
+use super::{Flaw, ForeignName, Instance, MAX_DEPTH, MAX_OBJECTS, MAX_PARTS, MAX_VALUES};
+use super::{Object, ObjectId, TextSpan, Value};
 use std::collections::HashMap;
 
-/// Most arguments of a call, and most parts of a persistent id. Every real one has fewer than nine, and the
+/// Most arguments of a call that is read, and most parts of a persistent id. Every real one has fewer than nine, and the
 /// bound keeps a long tuple from being walked again and again at five bytes of program each time.
 const MAX_ARGUMENTS: usize = 16;
 
-/// Runs the program in `bytes` and returns its objects and the value it leaves.
-pub(super) fn run(bytes: &[u8]) -> Result<(Vec<Object>, Value), Flaw> {
+/// Runs the program that starts at byte `start` and returns its objects, the value it leaves, and the first byte
+/// after it.
+pub(super) fn run(bytes: &[u8], start: usize) -> Result<(Vec<Object>, Value, usize), Flaw> {
     let mut machine = Machine {
-        program: Program::new(bytes),
+        program: Program::new(bytes, start),
         stack: Vec::new(),
         marks: Vec::new(),
         memo: HashMap::new(),
@@ -25,7 +27,7 @@ pub(super) fn run(bytes: &[u8]) -> Result<(Vec<Object>, Value), Flaw> {
         let offset = machine.program.cursor();
         match machine.step() {
             Ok(None) => {}
-            Ok(Some(root)) => return Ok((machine.objects, root)),
+            Ok(Some(root)) => return Ok((machine.objects, root, machine.program.cursor())),
             Err(cause) => return Err(Flaw { offset, cause }),
         }
     }
@@ -157,7 +159,8 @@ impl Machine<'_> {
             0x8f => self.push(Value::Other("set"))?,
             0x90 => {
                 self.pop_to_mark()?;
-                if self.top()? != Value::Other("set") {
+                let target = self.top()?;
+                if target != Value::Other("set") && !self.is_instance(target) {
                     return Err("ADDITEMS without a set".into());
                 }
             }
@@ -176,6 +179,11 @@ impl Machine<'_> {
             }
             b'R' => self.reduce()?,
             0x81 => self.new_object()?,
+            0x92 => {
+                // Named arguments, which only foreign classes take.
+                self.pop()?;
+                self.new_object()?;
+            }
             b'b' => self.build()?,
             b'Q' => self.persistent()?,
             _ => return Err(format!("opcode 0x{opcode:02x} is not one that torch.save writes")),
@@ -200,10 +208,6 @@ impl Machine<'_> {
     }
 
     fn stop(&mut self) -> Step<Value> {
-        let left = self.program.left();
-        if left > 0 {
-            return Err(format!("{left} bytes follow the STOP"));
-        }
         let root = self.pop()?;
         if !self.stack.is_empty() || !self.marks.is_empty() {
             return Err("STOP with an unfinished object on the stack".into());
@@ -370,6 +374,7 @@ impl Machine<'_> {
             Object::Dict(entries) => (1, entries.len()),
             Object::Storage(_) => (1, 1),
             Object::Tensor(record) => (1, record.shape.len() + record.strides.len()),
+            Object::Instance(_) => (1, 1),
         };
         self.count_parts(parts)?;
         let id = ObjectId(u32::try_from(self.objects.len()).map_err(|_| "too many objects")?);
@@ -378,7 +383,17 @@ impl Machine<'_> {
         self.push(Value::Object(id))
     }
 
-    fn count_parts(&mut self, added: usize) -> Step<()> {
+    /// Something made of a foreign global.
+    pub(super) fn push_instance(&mut self, class: ForeignName) -> Step<()> {
+        let (state, entries) = (None, Vec::new());
+        self.push_object(Object::Instance(Box::new(Instance {
+            class,
+            state,
+            entries,
+        })))
+    }
+
+    pub(super) fn count_parts(&mut self, added: usize) -> Step<()> {
         self.parts = self.parts.saturating_add(added);
         if self.parts > MAX_PARTS {
             return Err(format!("the objects hold more than {MAX_PARTS} parts"));
@@ -405,6 +420,8 @@ impl Machine<'_> {
                 items.extend_from_slice(added);
                 Ok(())
             }
+            // The items of a foreign list are not kept.
+            Some(Object::Instance(_)) => Ok(()),
             // Its type is already all that is kept of it.
             _ if matches!(target, Value::Other(_)) => Ok(()),
             _ => Err("items are appended to something that is no list".into()),
@@ -425,9 +442,27 @@ impl Machine<'_> {
                 entries.extend(pairs.iter().map(|&[key, value]| (key, value)));
                 Ok(())
             }
+            Some(Object::Instance(instance)) => {
+                let pairs = pairs.iter().map(|&[key, value]| (key, value));
+                instance.entries.extend(pairs);
+                Ok(())
+            }
             _ if matches!(target, Value::Other(_)) => Ok(()),
             _ => Err("an item is set in something that is no dict".into()),
         }
+    }
+
+    /// Keeps the attributes of the foreign object `target`; of anything else none is kept.
+    pub(super) fn set_state(&mut self, target: Value, added: Value) -> Step<()> {
+        let depth = self.depth_above(&[added])?;
+        if let Some(Object::Instance(instance)) = self.object_mut(target, depth) {
+            instance.state = Some(added);
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_instance(&self, value: Value) -> bool {
+        matches!(self.object(value), Some(Object::Instance(_)))
     }
 
     /// The object behind `value`, for a change that makes it at least `depth` levels deep.

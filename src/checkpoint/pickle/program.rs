@@ -15,8 +15,12 @@ pub(super) struct Program<'a> {
 }
 
 impl<'a> Program<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, cursor: 0 }
+    /// The program that starts at byte `cursor`.
+    pub(super) fn new(bytes: &'a [u8], cursor: usize) -> Self {
+        Self {
+            bytes,
+            cursor: cursor.min(bytes.len()),
+        }
     }
 
     /// The byte that is taken next.

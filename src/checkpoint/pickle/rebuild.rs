@@ -1,7 +1,7 @@
 //! What a pickle's globals are taken for: the calls that would build dictionaries, storages and tensors, done
-//! as data.
+//! as data. Calls of foreign globals leave an object of that name.
 
-use super::globals::{self, Element, Global};
+use super::globals::{self, Element, ForeignName, Global};
 use super::machine::Machine;
 use super::program::Step;
 use super::{Object, StorageRecord, TensorRecord, TextSpan, Value, shown};
@@ -14,30 +14,46 @@ const MAX_KEY_BYTES: usize = 200;
 
 impl Machine<'_> {
     pub(super) fn push_global(&mut self, module: TextSpan, name: TextSpan) -> Step<()> {
-        let (module, name) = (self.program.text(module), self.program.text(name));
-        match globals::find(module, name) {
+        let (module_text, name_text) = (self.program.text(module), self.program.text(name));
+        match globals::find(module_text, name_text) {
             Some(global) => self.push(Value::Global(global)),
-            None => {
-                let global = shown(&format!("{module}.{name}"));
-                Err(format!(
-                    "the global {global} is not one that a checkpoint of tensors needs; nothing of it was run"
-                ))
-            }
+            None => self.push(Value::Foreign(ForeignName { module, name })),
         }
     }
 
     pub(super) fn reduce(&mut self) -> Step<()> {
-        let arguments = self.pop_arguments()?;
+        let arguments = self.pop()?;
         match self.pop()? {
-            Value::Global(function) => self.call(function, &arguments),
-            _ => Err("REDUCE of something that is no global".into()),
+            Value::Global(function) => {
+                let arguments = self.arguments(arguments)?;
+                self.call(function, &arguments)
+            }
+            function => match self.foreign_class(function) {
+                Some(class) => self.push_instance(class),
+                None => Err("REDUCE of something that is no global".into()),
+            },
+        }
+    }
+
+    /// The foreign global that `value` is or was made of.
+    fn foreign_class(&self, value: Value) -> Option<ForeignName> {
+        match value {
+            Value::Foreign(class) => Some(class),
+            _ => match self.object(value) {
+                Some(Object::Instance(instance)) => Some(instance.class),
+                _ => None,
+            },
         }
     }
 
     /// Builds what `function` would build, out of `arguments`.
     fn call(&mut self, function: Global, arguments: &[Value]) -> Step<()> {
         match (function, arguments) {
-            (Global::OrderedDict, []) => self.push_object(Object::Dict(Vec::new())),
+            (Global::Dict, []) => self.push_object(Object::Dict(Vec::new())),
+            (Global::Dict, &[argument]) => {
+                let entries = self.pairs(argument)?;
+                self.push_object(Object::Dict(entries))
+            }
             (Global::Size, &[axes]) => {
                 self.tuple_items(axes)?;
                 self.push(axes)
@@ -56,8 +72,8 @@ impl Machine<'_> {
             },
             (Global::RebuildParameter, &[tensor, _, _] | &[tensor, _, _, _]) => self.push_tensor(tensor),
             (Global::RebuildFromType, &[Value::Global(function), class, arguments, _]) => {
-                if class != Value::Global(Global::TensorClass) {
-                    return Err("a tensor of a class of its own".into());
+                if class != Value::Global(Global::TensorClass) && self.foreign_class(class).is_none() {
+                    return Err("a tensor of something that is no class".into());
                 }
                 if function == Global::RebuildFromType {
                     return Err("a tensor with attributes inside another".into());
@@ -74,43 +90,79 @@ impl Machine<'_> {
         }
     }
 
+    /// The entries of a dictionary that was written as a list of pairs, as Python 2 did; a `defaultdict`'s argument
+    /// makes its missing values, and gives none.
+    fn pairs(&mut self, argument: Value) -> Step<Vec<(Value, Value)>> {
+        let len = match self.object(argument) {
+            Some(Object::List(items)) => items.len(),
+            _ => return Ok(Vec::new()),
+        };
+        // Walking them is work, whatever comes of it.
+        self.count_parts(len)?;
+        let Some(Object::List(items)) = self.object(argument) else {
+            return Ok(Vec::new());
+        };
+        let pair = |&item: &Value| match self.object(item) {
+            Some(Object::Tuple(pair) | Object::List(pair)) => match pair[..] {
+                [key, value] => Some((key, value)),
+                _ => None,
+            },
+            _ => None,
+        };
+        Ok(items.iter().filter_map(pair).collect())
+    }
+
     pub(super) fn new_object(&mut self) -> Step<()> {
-        let arguments = self.pop_arguments()?;
+        self.pop()?;
         match self.pop()? {
-            Value::Global(Global::OrderedDict) if arguments.is_empty() => {
-                self.push_object(Object::Dict(Vec::new()))
-            }
+            Value::Global(Global::Dict) => self.push_object(Object::Dict(Vec::new())),
             Value::Global(Global::Plain(kind)) => self.push(Value::Other(kind)),
-            _ => Err("a new object of something that is no plain class".into()),
+            class => match self.foreign_class(class) {
+                Some(class) => self.push_instance(class),
+                None => Err("a new object of something that is no plain class".into()),
+            },
         }
     }
 
-    /// `BUILD` sets attributes, such as the `_metadata` of a state dict; none is kept.
+    /// `BUILD` sets attributes, such as the `_metadata` of a state dict; only a foreign object keeps them.
     pub(super) fn build(&mut self) -> Step<()> {
-        self.pop()?;
+        let state = self.pop()?;
         let target = self.top()?;
         match target {
             Value::Other(_) => Ok(()),
             Value::Object(_) => match self.object(target) {
                 Some(Object::Dict(_) | Object::Tensor(_)) => Ok(()),
+                Some(Object::Instance(_)) => self.set_state(target, state),
                 _ => Err("attributes are set on something that takes none".into()),
             },
             _ => Err("attributes are set on something that takes none".into()),
         }
     }
 
-    /// `("storage", class, key, location, length)`: an entry of the archive.
+    /// `("storage", class, key, location, length)`: an entry of the archive. Before PyTorch 1.6 a view of another
+    /// storage followed, none in any file of the last years, and `("module", class, file, source)` named a class.
     pub(super) fn persistent(&mut self) -> Step<()> {
         let parts = self.pop_arguments()?;
-        let &[
-            Value::Text(kind),
-            Value::Global(class),
-            Value::Text(key),
-            _,
-            Value::Int(len),
-        ] = parts.as_slice()
-        else {
-            return Err("a persistent id that is no storage".into());
+        let (kind, class, key, len) = match *parts.as_slice() {
+            [
+                Value::Text(kind),
+                Value::Global(class),
+                Value::Text(key),
+                _,
+                Value::Int(len),
+            ]
+            | [
+                Value::Text(kind),
+                Value::Global(class),
+                Value::Text(key),
+                _,
+                Value::Int(len),
+                Value::None,
+            ] => (kind, class, key, len),
+            [Value::Text(kind), class @ Value::Foreign(_), _, _] if self.program.text(kind) == "module" => {
+                return self.push(class);
+            }
+            _ => return Err("a persistent id that is no storage".into()),
         };
         if self.program.text(kind) != "storage" {
             return Err(format!(
@@ -140,6 +192,8 @@ impl Machine<'_> {
     ) -> Step<()> {
         let storage = match self.object(storage) {
             Some(Object::Storage(storage)) => *storage,
+            // A storage as Python's own pickle module writes it.
+            Some(Object::Instance(instance)) => return self.push_instance(instance.class),
             _ => return Err("a tensor without a storage".into()),
         };
         let element = dtype.or(storage.element).ok_or("a tensor without a dtype")?;
@@ -168,7 +222,7 @@ impl Machine<'_> {
 
     fn push_tensor(&mut self, tensor: Value) -> Step<()> {
         match self.object(tensor) {
-            Some(Object::Tensor(_)) => self.push(tensor),
+            Some(Object::Tensor(_) | Object::Instance(_)) => self.push(tensor),
             _ => Err("a parameter that holds no tensor".into()),
         }
     }
