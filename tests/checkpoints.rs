@@ -70,7 +70,7 @@ fn a_resized_release_gives_the_reference_logits_through_files() {
 
     let sam = source::read(&folder.path().join("sam.pth")).unwrap();
     let masam = source::read(&folder.path().join("epoch_1.pth")).unwrap();
-    let inferred = adopt::infer_config(&sam, &masam, config.image_side_px).unwrap();
+    let inferred = adopt::infer_config(&sam, Some(&masam), config.image_side_px).unwrap();
     let expected = ModelConfig {
         name: "custom".into(),
         decoder_heads: 8,
@@ -215,14 +215,16 @@ fn inference_of_a_configuration_does_not_trust_shapes() {
         let (mut sam, mut masam) = (sam.clone(), masam.clone());
         sam.remove(name);
         masam.remove(name);
-        let text = adopt::infer_config(&sam, &masam, 64).unwrap_err().to_string();
+        let text = adopt::infer_config(&sam, Some(&masam), 64)
+            .unwrap_err()
+            .to_string();
         assert!(text.contains(name), "{text}");
         let odd = Tensor::zeros((0, 0), DType::F32, &Device::Cpu).unwrap();
         sam.insert(name, odd.clone());
         masam.insert(name, odd);
         // Whatever comes out of shapes like these, it must not be a panic, and never a valid model.
         assert!(
-            adopt::infer_config(&sam, &masam, 64)
+            adopt::infer_config(&sam, Some(&masam), 64)
                 .and_then(|c| c.validate())
                 .is_err(),
             "{name}"
@@ -272,7 +274,9 @@ fn tensors_without_elements_and_integers_are_no_weights() {
     let mut empty = sam.clone();
     let name = "image_encoder.blocks.1.attn.rel_pos_h";
     empty.insert(name, Tensor::zeros((0, 64), DType::F32, &Device::Cpu).unwrap());
-    let text = adopt::infer_config(&empty, &masam, 64).unwrap_err().to_string();
+    let text = adopt::infer_config(&empty, Some(&masam), 64)
+        .unwrap_err()
+        .to_string();
     assert!(
         text.contains(name) && text.contains("holds no elements"),
         "{text}"

@@ -320,11 +320,11 @@ fn cards_are_checked_field_by_field() {
 #[test]
 fn files_of_another_kind_say_so() {
     let folder = Folder::new();
-    assert!(folder.error(b"").contains("too few"));
+    assert!(folder.error(b"").contains("the file is empty"));
     assert!(
         folder
             .error(b"this is some text, not a model")
-            .contains("not a safetensors file")
+            .contains("neither a file of torch.save nor safetensors")
     );
     let (_, bytes) = folder.good();
     let foreign = with_header(&bytes, |header| {

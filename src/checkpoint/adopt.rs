@@ -17,8 +17,18 @@ pub struct Adopted {
     pub weights: Weights,
     /// Tables that were resized, with both shapes.
     pub resized: Vec<String>,
-    /// Names in the files that the model does not use.
+    /// Names in SAM's file that the model does not use.
     pub unused: Vec<String>,
+    /// Names in MA-SAM's file that are no weights of its model: constants and counters of the program that wrote it.
+    pub beside: Vec<String>,
+}
+
+/// Whether a tensor of MA-SAM's file may be left out without changing the model: it has no elements, is a constant or
+/// counter that training programs write, or lies outside the three parts of a SAM.
+fn is_harmless(name: &str, tensor: &Tensor) -> bool {
+    const CONSTANTS: [&str; 3] = ["pixel_mean", "pixel_std", "num_batches_tracked"];
+    let last = name.rsplit('.').next().unwrap_or(name);
+    tensor.elem_count() == 0 || CONSTANTS.contains(&last) || super::names::root(name).is_none()
 }
 
 fn replaced_by_classes(name: &str) -> bool {
@@ -30,8 +40,8 @@ fn replaced_by_classes(name: &str) -> bool {
 /// Builds the weights of `config` from a SAM release, a MA-SAM file, or both.
 ///
 /// # Errors
-/// [`Error::Misfit`] with everything that neither file gives or gives in the wrong shape, [`Error::Tensor`] for one
-/// without elements, of integers, or with values not finite.
+/// [`Error::Misfit`] with everything that neither file gives or gives in the wrong shape, or that MA-SAM's file has more;
+/// [`Error::Tensor`] for one without elements, of integers, or with values not finite.
 pub fn combine(config: &ModelConfig, sam: Option<&Weights>, masam: Option<&Weights>) -> Result<Adopted> {
     config.validate()?;
     let (mut weights, mut resized) = (Weights::default(), Vec::new());
@@ -70,12 +80,13 @@ pub fn combine(config: &ModelConfig, sam: Option<&Weights>, masam: Option<&Weigh
         weights.insert(spec.name, fitted);
     }
     let known: std::collections::HashSet<String> = config.weights().into_iter().map(|w| w.name).collect();
-    let extra: Vec<String> = masam
+    let (beside, extra): (Vec<_>, Vec<_>) = masam
         .into_iter()
         .flat_map(Weights::iter)
-        .map(|(n, _)| n.clone())
-        .filter(|n| !known.contains(n))
-        .collect();
+        .filter(|(name, _)| !known.contains(*name))
+        .partition(|(name, tensor)| is_harmless(name, tensor));
+    let names = |found: Vec<(&String, &Tensor)>| found.into_iter().map(|(name, _)| name.clone()).collect();
+    let (beside, extra): (Vec<String>, Vec<String>) = (names(beside), names(extra));
     if !missing.is_empty() || !misshapen.is_empty() || !extra.is_empty() {
         return Err(Error::Misfit {
             missing,
@@ -91,6 +102,7 @@ pub fn combine(config: &ModelConfig, sam: Option<&Weights>, masam: Option<&Weigh
         weights,
         resized,
         unused,
+        beside,
     })
 }
 
@@ -163,14 +175,29 @@ fn resize_table(name: &str, found: &Tensor, shape: &[usize]) -> Result<Tensor> {
     Ok(found.clone())
 }
 
+/// Side of the model's input that SAM's position table was made for, in pixels.
+///
+/// # Errors
+/// A table or projection that is absent or has no elements.
+pub fn table_side_px(sam: &Weights) -> Result<usize> {
+    let axis = |name: &str, axis: usize| {
+        let found = sam.get(name).and_then(|table| table.dims().get(axis).copied());
+        found.ok_or_else(|| Error::tensor(name, "it is needed to tell the configuration, and is not there"))
+    };
+    let patch = axis("image_encoder.patch_embed.proj.weight", 2)?;
+    Ok(axis("image_encoder.pos_embed", 1)?.saturating_mul(patch))
+}
+
 /// Reads the configuration off the shapes of a SAM release and a MA-SAM file. What shapes cannot tell is taken as
-/// published: 16 px patches from the projection, eight decoder heads, centered taps, FacT scale 1.
+/// published: eight decoder heads, centered taps, FacT scale 1; without a MA-SAM file also its own parts: both adapters,
+/// the progressive decoder and twelve classes.
 ///
 /// # Errors
 /// A weight that is needed for this and absent or without elements, or shapes that no configuration explains.
-pub fn infer_config(sam: &Weights, masam: &Weights, image_side_px: usize) -> Result<ModelConfig> {
+pub fn infer_config(sam: &Weights, masam: Option<&Weights>, image_side_px: usize) -> Result<ModelConfig> {
+    let published = ModelConfig::vit_b();
     let shape = |name: &str| -> Result<Vec<usize>> {
-        let found = masam.get(name).or_else(|| sam.get(name));
+        let found = masam.and_then(|masam| masam.get(name)).or_else(|| sam.get(name));
         let shape = found.map(|t| t.dims().to_vec()).ok_or_else(|| {
             Error::tensor(
                 name,
@@ -205,11 +232,12 @@ pub fn infer_config(sam: &Weights, masam: &Weights, image_side_px: usize) -> Res
         .find(|i| !global_blocks.contains(i))
         .map_or(14, |i| entries[i].div_ceil(2));
     let head = axis("image_encoder.blocks.0.attn.rel_pos_h", 1)?.max(1);
-    let has = |name: &str| masam.get(name).is_some();
+    let has = |name: &str| masam.is_some_and(|masam| masam.get(name).is_some());
     let adapters = match (
         has("image_encoder.blocks.0.adapter_norm.weight"),
         has("image_encoder.blocks.0.adapter_norm_2.weight"),
     ) {
+        _ if masam.is_none() => published.adapters,
         (true, true) => Adapters::Both,
         (true, false) => Adapters::Before,
         (false, true) => Adapters::After,
@@ -219,7 +247,9 @@ pub fn infer_config(sam: &Weights, masam: &Weights, image_side_px: usize) -> Res
         Adapters::After => "image_encoder.blocks.0.adapter_conv_2.bias",
         _ => "image_encoder.blocks.0.adapter_conv.bias",
     };
-    let decoder = if has("mask_decoder.skip_projections.0.weight") {
+    let decoder = if masam.is_none() {
+        published.decoder
+    } else if has("mask_decoder.skip_projections.0.weight") {
         Decoder::MultiScale
     } else if has("mask_decoder.output_upscaling.9.weight") {
         Decoder::Progressive
@@ -239,14 +269,17 @@ pub fn infer_config(sam: &Weights, masam: &Weights, image_side_px: usize) -> Res
         global_blocks,
         partition_side: partition,
         mlp_ratio: axis("image_encoder.blocks.0.mlp.lin1.weight", 0)? / width.max(1),
-        adapter_width: if adapters == Adapters::None {
-            384
+        adapter_width: if masam.is_none() || adapters == Adapters::None {
+            published.adapter_width
         } else {
             axis(conv, 0)?
         },
         adapters,
         temporal: Temporal::Centered,
-        fact_rank: axis("image_encoder.fact_u.weight", 0)?,
+        fact_rank: match masam {
+            Some(_) => axis("image_encoder.fact_u.weight", 0)?,
+            None => published.fact_rank,
+        },
         fact_scale: 1.0,
         prompt_width: axis("mask_decoder.mask_tokens.weight", 1)?,
         decoder_depth: (0..1024)
@@ -258,7 +291,10 @@ pub fn infer_config(sam: &Weights, masam: &Weights, image_side_px: usize) -> Res
         decoder_heads: 8,
         decoder_mlp_width: axis("mask_decoder.transformer.layers.0.mlp.lin1.weight", 0)?,
         decoder,
-        classes: axis("mask_decoder.mask_tokens.weight", 0)?,
+        classes: match masam {
+            Some(_) => axis("mask_decoder.mask_tokens.weight", 0)?,
+            None => published.classes,
+        },
     };
     Ok(config)
 }

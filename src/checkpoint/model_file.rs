@@ -8,12 +8,15 @@
 //! The checksum makes a flipped bit an error instead of a wrong mask.
 
 use super::card::ModelCard;
-use super::source::{SafetensorsFile, hex};
+use super::format::{self, Format};
+use super::select::Selection;
+use super::source::{Checkpoint, SafetensorsFile, hex};
 use super::weights::{Weights, misfit};
 use crate::error::{Error, Result};
 use candle_core::{DType, Tensor};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
@@ -32,7 +35,8 @@ pub struct ModelFile {
 }
 
 /// Type that weights are stored in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Storage {
     /// Four bytes a weight, exact.
     #[default]
@@ -43,11 +47,14 @@ pub enum Storage {
 
 /// What comes before the weights, checked against the file's length and the configuration.
 fn open(path: &Path) -> Result<(SafetensorsFile, ModelCard, String)> {
+    if format::of(path)? != Format::Safetensors {
+        return Err(not_a_model(path));
+    }
     let file = SafetensorsFile::open(path)?;
-    let text = file.text(CARD_KEY).map(str::to_owned).ok_or_else(|| {
-        let cause = format!("no metadata `{CARD_KEY}`: not a masam model file; `masam convert` makes one");
-        Error::file(path, cause)
-    })?;
+    let text = file
+        .text(CARD_KEY)
+        .map(str::to_owned)
+        .ok_or_else(|| not_a_model(path))?;
     let card: ModelCard =
         serde_json::from_str(&text).map_err(|e| Error::file(path, format!("metadata `{CARD_KEY}`: {e}")))?;
     card.validate()
@@ -68,7 +75,38 @@ fn open(path: &Path) -> Result<(SafetensorsFile, ModelCard, String)> {
     Ok((file, card, text))
 }
 
+/// What the checkpoint at `path` is, which is no model file, and the command that takes it.
+fn not_a_model(path: &Path) -> Error {
+    match Checkpoint::open(path, &Selection::Usual) {
+        Ok(checkpoint) => {
+            let kind = checkpoint.kind();
+            let file = path.file_name().unwrap_or_default().to_string_lossy();
+            let cure = kind.cure().replace("FILE", &file);
+            Error::file(path, format!("is {kind}, not a masam model file; {cure}"))
+        }
+        // It cannot be read as a checkpoint either, and says why.
+        Err(error) => error,
+    }
+}
+
+/// Whether the checkpoint is a model file of ours.
+pub(crate) fn is_model_file(checkpoint: &Checkpoint) -> bool {
+    checkpoint.text(CARD_KEY).is_some()
+}
+
 impl ModelFile {
+    /// How its weights are stored: in half precision only where all of them are.
+    pub fn storage(&self) -> Storage {
+        match self
+            .weights
+            .iter()
+            .all(|(_, tensor)| tensor.dtype() == DType::F16)
+        {
+            true => Storage::F16,
+            false => Storage::F32,
+        }
+    }
+
     /// Reads the card and checks names, types and shapes, without reading weights.
     ///
     /// # Errors

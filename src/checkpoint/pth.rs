@@ -1,7 +1,7 @@
-//! PyTorch checkpoints (`.pth`, `.pt`): the zip archive of `torch.save`, read without running any of its
-//! code, and written so that `torch.load(path, weights_only=True)` takes it.
+//! PyTorch checkpoints (`.pth`, `.pt`, `.ckpt`, `.bin`): the zip archive of `torch.save` and its older format, read
+//! without running any of their code; the former written so that `torch.load(path, weights_only=True)` takes it.
 //!
-//! An archive holds a pickle, which says what tensors there are, and one entry for each storage. A tensor is
+//! A checkpoint is a pickle, which says what tensors there are, and their storages. A tensor is
 //! a view of a storage: element `(i, j, ..)` lies at `offset + i * strides[0] + j * strides[1] + ..`.
 //! [`PthFile::open`] reads the pickle and holds every tensor against its storage; [`PthFile::read`] then
 //! reads the bytes of one tensor.
@@ -20,14 +20,18 @@
 //! ```
 
 mod archive;
+mod container;
 mod elements;
+mod legacy;
 mod state_dict;
 mod writer;
 
-use crate::checkpoint::pickle::{self, Element, TensorRecord, shown};
+use crate::checkpoint::pickle::{Element, TensorRecord, shown};
+use crate::checkpoint::select::{Candidate, Place, Selection};
 use crate::error::{Error, Result};
-use archive::{Archive, SMALL_BYTES};
+use archive::SMALL_BYTES;
 use candle_core::{DType, Tensor};
+use container::Container;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
@@ -43,17 +47,15 @@ const MAX_READ_RATIO: u64 = 32;
 /// Skipped values that are kept by name.
 const MAX_SKIPPED_NAMED: usize = 4096;
 
-/// Newest version of the archive's layout that is known; it is also the newest that PyTorch 2 reads.
-const MAX_VERSION: u64 = 10;
-
 /// An opened checkpoint. Reading takes `&self`: readers of several threads wait for each other.
 #[derive(Debug)]
 pub struct PthFile {
     path: PathBuf,
-    archive: Mutex<Archive>,
+    container: Mutex<Container>,
     tensors: BTreeMap<String, TensorInfo>,
     skipped: Skipped,
     nested_under: Option<String>,
+    others: Vec<Candidate>,
 }
 
 /// One tensor of a checkpoint.
@@ -61,8 +63,10 @@ pub struct PthFile {
 pub struct TensorInfo {
     dtype: DType,
     shape: Vec<usize>,
+    place: Place,
     element: Element,
-    entry: String,
+    /// Key of its storage.
+    storage: String,
     /// First element, counted in elements from the storage's start.
     offset: u64,
     /// As long as `shape`, in elements.
@@ -79,51 +83,44 @@ pub struct Skipped {
 }
 
 impl PthFile {
-    /// Opens the checkpoint at `path`. The state dict may be the whole checkpoint, lie under a usual key such
-    /// as `state_dict` or `model`, or be the only dict of tensors in it.
+    /// Opens the checkpoint at `path`. The tensors of SAM's or MA-SAM's names are found wherever they lie; those of
+    /// another model may be the whole checkpoint, lie under a usual key such as `state_dict` or `model`, or be the only
+    /// dict of tensors in it.
     ///
     /// # Errors
     /// [`Error::File`] with the cause, naming the pickle's offset, the archive's entry or the tensor: not a
-    /// zip archive of `torch.save`, damaged or cut short, a pickle that names a foreign global, big-endian
-    /// data, no tensors, a tensor that reaches past its storage, or sizes that no honest file has.
+    /// file of `torch.save`, damaged or cut short, big-endian data, no tensors, several state dicts of which none is
+    /// surely meant, a tensor that reaches past its storage, or sizes that no honest file has.
     pub fn open(path: &Path) -> Result<Self> {
-        let mut archive = Archive::open(path)?;
+        Self::open_selected(path, &Selection::Usual)
+    }
+
+    /// The same with a choice among several state dicts.
+    ///
+    /// # Errors
+    /// As [`PthFile::open`], and a choice that the checkpoint does not have.
+    pub fn open_selected(path: &Path, selection: &Selection) -> Result<Self> {
+        let (container, pickle) = Container::open(path)?;
         let fail = |cause: String| Error::file(path, cause);
-
-        if archive.size_bytes("constants.pkl").is_some() {
-            return Err(fail(
-                "is a TorchScript program; save its state_dict() with torch.save".into(),
-            ));
-        }
-        if archive.size_bytes("data.pkl").is_none() {
-            return Err(fail(
-                "has no data.pkl, so torch.save did not write this archive".into(),
-            ));
-        }
-        check_version(&mut archive, path)?;
-        check_byte_order(&mut archive, path)?;
-        let program = archive.read_all("data.pkl", pickle::MAX_PICKLE_BYTES as u64)?;
-        let pickle = pickle::load(program).map_err(|flaw| fail(flaw.to_string()))?;
-
-        let found = state_dict::find(&pickle).map_err(fail)?;
+        let found = state_dict::find(&pickle, selection).map_err(fail)?;
         let mut skipped = found.skipped;
         let mut tensors = BTreeMap::new();
         let mut read_bytes = 0u64;
-        for (name, record) in found.tensors {
+        for (name, place, record) in found.tensors {
             let Some(dtype) = elements::dtype(record.element) else {
-                skipped.add(shown(name), format!("tensor of {}", record.element.name()));
+                skipped.add(shown(&name), format!("tensor of {}", record.element.name()));
                 continue;
             };
-            let fail = |cause: String| Error::file(path, format!("tensor {}: {cause}", shown(name)));
-            let entry = format!("data/{}", pickle.span(record.storage.key));
-            let info = locate(record, dtype, entry, &archive).map_err(fail)?;
-            read_bytes = read_bytes.saturating_add(info.read_bytes(&archive));
-            match tensors.entry(name.to_string()) {
-                Entry::Vacant(place) => drop(place.insert(info)),
+            let fail = |cause: String| Error::file(path, format!("tensor {}: {cause}", shown(&name)));
+            let storage = pickle.span(record.storage.key).to_owned();
+            let info = locate(record, dtype, storage, place, &container).map_err(fail)?;
+            read_bytes = read_bytes.saturating_add(info.read_bytes(&container));
+            match tensors.entry(name.clone()) {
+                Entry::Vacant(entry) => drop(entry.insert(info)),
                 Entry::Occupied(_) => return Err(fail("is there twice".into())),
             }
         }
-        let held_bytes = archive.total_bytes();
+        let held_bytes = container.total_bytes();
         let max_bytes = held_bytes
             .saturating_mul(MAX_READ_RATIO)
             .saturating_add(SMALL_BYTES);
@@ -133,13 +130,13 @@ impl PthFile {
                  {max_bytes} are read"
             )));
         }
-        let nested_under = found.under.map(str::to_string);
         Ok(Self {
             path: path.to_path_buf(),
-            archive: Mutex::new(archive),
+            container: Mutex::new(container),
             tensors,
             skipped,
-            nested_under,
+            nested_under: found.under,
+            others: found.others,
         })
     }
 
@@ -153,9 +150,14 @@ impl PthFile {
         &self.tensors
     }
 
-    /// The top-level key that the state dict lies under; `None` when it is the whole checkpoint.
+    /// The keys that the state dict lies under, joined by dots; `None` when it is the whole checkpoint.
     pub fn nested_under(&self) -> Option<&str> {
         self.nested_under.as_deref()
+    }
+
+    /// State dicts of SAM's or MA-SAM's names that are not read.
+    pub fn others(&self) -> &[Candidate] {
+        &self.others
     }
 
     /// What the checkpoint holds besides: numbers, text, the optimiser, tensors of types that are not read.
@@ -180,9 +182,9 @@ impl PthFile {
         } else {
             // A reader that panicked leaves nothing half done that the next would use: every read seeks
             // first.
-            let mut archive = self.archive.lock().unwrap_or_else(PoisonError::into_inner);
-            archive
-                .read(&info.entry, info.offset * size_bytes, info.span * size_bytes)
+            let mut container = self.container.lock().unwrap_or_else(PoisonError::into_inner);
+            container
+                .read(&info.storage, info.offset * size_bytes, info.span * size_bytes)
                 .map_err(|err| match err {
                     Error::File { path, cause } => {
                         Error::file(path, format!("tensor {}: {cause}", shown(name)))
@@ -211,19 +213,24 @@ impl TensorInfo {
         self.element.name()
     }
 
+    /// The part of the checkpoint it belongs to.
+    pub(crate) fn place(&self) -> Place {
+        self.place
+    }
+
     /// Number of elements.
     pub fn elem_count(&self) -> usize {
         self.shape.iter().product()
     }
 
     /// Bytes that reading goes through or makes, whichever is more.
-    fn read_bytes(&self, archive: &Archive) -> u64 {
+    fn read_bytes(&self, container: &Container) -> u64 {
         let made = (self.elem_count() as u64).saturating_mul(self.dtype.size_in_bytes() as u64);
         if self.span == 0 {
             return made;
         }
         let taken = self.span.saturating_mul(self.element.size_bytes() as u64);
-        made.max(archive.cost_bytes(&self.entry, taken))
+        made.max(container.cost_bytes(&self.storage, taken))
     }
 }
 
@@ -246,23 +253,25 @@ impl Skipped {
     }
 }
 
-/// Holds a tensor's record against its storage, and that against the archive.
+/// Holds a tensor's record against its storage, and that against the file.
 fn locate(
     record: &TensorRecord,
     dtype: DType,
-    entry: String,
-    archive: &Archive,
+    storage: String,
+    place: Place,
+    container: &Container,
 ) -> Result<TensorInfo, String> {
-    let storage = &record.storage;
-    let stored_bytes = archive
-        .size_bytes(&entry)
-        .ok_or_else(|| format!("its storage {} is not in the archive", archive.full_name(&entry)))?;
-    let unit_bytes = storage.element.map_or(1, Element::size_bytes) as u64;
-    if storage.len.checked_mul(unit_bytes) != Some(stored_bytes) {
-        let entry = archive.full_name(&entry);
+    let claimed = &record.storage;
+    let named = || container.full_name(&storage);
+    let stored_bytes = container
+        .size_bytes(&storage)
+        .ok_or_else(|| format!("its storage {} is not in the archive", named()))?;
+    let unit_bytes = claimed.element.map_or(1, Element::size_bytes) as u64;
+    if claimed.len.checked_mul(unit_bytes) != Some(stored_bytes) {
         return Err(format!(
-            "its storage {entry} has {stored_bytes} bytes, but {} elements are claimed",
-            storage.len
+            "its storage {} has {stored_bytes} bytes, but {} elements are claimed",
+            named(),
+            claimed.len
         ));
     }
 
@@ -312,51 +321,11 @@ fn locate(
     Ok(TensorInfo {
         dtype,
         shape,
+        place,
         element,
-        entry,
+        storage,
         offset,
         strides,
         span,
     })
-}
-
-/// Refuses data that a big-endian machine wrote. Files of PyTorch before 2.1 do not say, and are
-/// little-endian.
-fn check_byte_order(archive: &mut Archive, path: &Path) -> Result<()> {
-    if archive.size_bytes("byteorder").is_none() {
-        return Ok(());
-    }
-    match archive.read_all("byteorder", 16)?.as_slice() {
-        b"little" => Ok(()),
-        b"big" => {
-            let cause =
-                "holds big-endian numbers, which are not read; save it again on a little-endian machine";
-            Err(Error::file(path, cause))
-        }
-        other => {
-            let order = shown(&String::from_utf8_lossy(other));
-            Err(Error::file(
-                path,
-                format!("its byteorder is \"{order}\", but little or big is known"),
-            ))
-        }
-    }
-}
-
-fn check_version(archive: &mut Archive, path: &Path) -> Result<()> {
-    if archive.size_bytes("version").is_none() {
-        return Ok(());
-    }
-    let text = archive.read_all("version", 16)?;
-    let text = String::from_utf8_lossy(&text);
-    match text.trim().parse::<u64>() {
-        Ok(version) if (1..=MAX_VERSION).contains(&version) => Ok(()),
-        _ => Err(Error::file(
-            path,
-            format!(
-                "its version is \"{}\", but 1 to {MAX_VERSION} are read",
-                shown(&text)
-            ),
-        )),
-    }
 }

@@ -1,6 +1,7 @@
-//! `masam inspect`: what a model file holds.
+//! `masam inspect`: what a model file or a checkpoint holds.
 
-use crate::checkpoint::ModelFile;
+use crate::checkpoint::model_file::is_model_file;
+use crate::checkpoint::{CardFile, Checkpoint, ModelFile, Selection};
 // What a file says of itself is text of anyone.
 use crate::error::name as shown;
 use crate::model::Part;
@@ -10,18 +11,22 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Show what a model file holds.
+/// Show what a model file holds, or what a checkpoint of other software is and which command takes it.
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// The model file.
+    /// The model file or checkpoint.
     model: PathBuf,
-    /// Print the model card as JSON instead.
+    /// Print the model card, or what the checkpoint is, as JSON instead.
     #[arg(long)]
     json: bool,
 }
 
 impl Inspect {
     pub(super) fn run(self) -> Result<ExitCode> {
+        let checkpoint = Checkpoint::open(&self.model, &Selection::Usual)?;
+        if !is_model_file(&checkpoint) {
+            return self.checkpoint(&checkpoint);
+        }
         let file = ModelFile::read(&self.model)?;
         let card = &file.card;
         if self.json {
@@ -99,6 +104,43 @@ impl Inspect {
         for (name, score) in &card.scores {
             println!("  score {:14} {score:.4}", shown(name));
         }
+        Ok(ExitCode::SUCCESS)
+    }
+    /// Shows a checkpoint of other software.
+    fn checkpoint(&self, checkpoint: &Checkpoint) -> Result<ExitCode> {
+        let file = self.model.file_name().unwrap_or_default().to_string_lossy();
+        let cure = checkpoint.kind().cure().replace("FILE", &file);
+        let card = Some(CardFile::beside(&self.model)).filter(|path| path.exists());
+        let others: Vec<String> = checkpoint.others().iter().map(ToString::to_string).collect();
+        if self.json {
+            let value = serde_json::json!({
+                "kind": checkpoint.kind().to_string(),
+                "tensors": checkpoint.len(),
+                "key": checkpoint.taken(),
+                "other_state_dicts": others,
+                "card": card,
+                "use": cure,
+            });
+            println!("{}", serde_json::to_string_pretty(&value)?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        println!("{}: {}", self.model.display(), checkpoint.kind());
+        let line = |name: &str, text: &str| println!("  {name:20} {}", shown(text));
+        line("tensors", &checkpoint.len().to_string());
+        if let Some(key) = checkpoint.taken() {
+            line("under", key);
+        }
+        for other in &others {
+            line("beside", other);
+        }
+        for name in checkpoint.names().take(3) {
+            let shape = checkpoint.shape(name).unwrap_or_default();
+            line("holds", &format!("{name} {shape:?}"));
+        }
+        if let Some(card) = card {
+            line("card", &card.display().to_string());
+        }
+        line("use", &cure);
         Ok(ExitCode::SUCCESS)
     }
 }

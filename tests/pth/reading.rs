@@ -163,6 +163,23 @@ fn a_file_without_checksums_is_read() {
     assert_eq!(assert_as_expected("no_checksums").nested_under(), None);
 }
 
+/// The format of `torch.save` before PyTorch 1.6.
+#[test]
+fn the_older_format_is_read() {
+    let file = PthFile::open(&fixture("before_1_6.pth")).unwrap();
+    assert_eq!(file.tensors()["weight"].shape(), [2]);
+    assert_eq!(values(&file, "weight"), [-3.0, 0.37 - 3.0]);
+}
+
+/// Beside the weights is an `argparse.Namespace`.
+#[test]
+fn foreign_objects_beside_tensors_are_skipped() {
+    let file = PthFile::open(&fixture("foreign.pth")).unwrap();
+    assert_eq!(values(&file, "weight"), [-3.0, 0.37 - 3.0]);
+    let skipped = [("arguments".to_owned(), "object of argparse.Namespace".to_owned())];
+    assert_eq!(file.skipped().named(), skipped);
+}
+
 #[test]
 fn a_missing_tensor_is_named() {
     let file = PthFile::open(&fixture("types.pth")).unwrap();

@@ -41,15 +41,6 @@ pub(super) const SMALL_BYTES: u64 = 64 << 20;
 /// All deflated entries together may claim this at most, whatever the file's size.
 const MAX_INFLATED_BYTES: u64 = 16 << 30;
 
-/// First bytes of an entry.
-const ENTRY_MAGIC: &[u8] = b"PK\x03\x04";
-
-/// First bytes of the format before PyTorch 1.6: protocol 2 and the ten-byte number 0x1950a86a20f9469cfc6c.
-const LEGACY_MAGIC: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
-
-/// First bytes of the text that Git LFS leaves in place of a file that was not fetched.
-const LFS_MAGIC: &[u8] = b"version https://git-lfs";
-
 /// An opened archive.
 #[derive(Debug)]
 pub(super) struct Archive {
@@ -77,7 +68,6 @@ impl Archive {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let fail = |cause: String| Error::file(path, cause);
         let (mut file, file_bytes) = regular_file::open(path)?;
-        check_start(&mut file).map_err(fail)?;
         check_zip64_ends(&mut file, file_bytes).map_err(fail)?;
 
         let budget_bytes = Arc::new(AtomicU64::new(MAX_DIRECTORY_BYTES));
@@ -90,7 +80,8 @@ impl Archive {
         };
         let zip = ZipArchive::with_config(config, reader).map_err(|err| {
             fail(format!(
-                "the archive's directory cannot be read, the file may be cut short: {err}"
+                "the archive's directory cannot be read, as of a file of {file_bytes} bytes that was cut short: {err}; \
+                 download or save it again"
             ))
         })?;
         budget_bytes.store(u64::MAX, Ordering::Relaxed);
@@ -218,38 +209,6 @@ fn describe(err: ZipError) -> String {
     err.to_string()
 }
 
-/// Tells a zip archive from what else is found under the name of a checkpoint.
-fn check_start(file: &mut File) -> Result<(), String> {
-    let mut start = Vec::new();
-    file.by_ref()
-        .take(64)
-        .read_to_end(&mut start)
-        .map_err(|err| err.to_string())?;
-    if start.is_empty() {
-        return Err("the file is empty".into());
-    }
-    if start.starts_with(ENTRY_MAGIC) {
-        return Ok(());
-    }
-    if start.starts_with(LEGACY_MAGIC) {
-        return Err(
-            "is in the format that PyTorch wrote before 1.6, which is not read; load it with PyTorch \
-                    1.6 or later and save it again: torch.save(torch.load(path), new_path)"
-                .into(),
-        );
-    }
-    if start.starts_with(LFS_MAGIC) {
-        return Err("is a Git LFS pointer, a text that stands for the file; fetch the file itself".into());
-    }
-    if start.first() == Some(&0x80) {
-        return Err("is a bare pickle, not the zip archive that torch.save writes".into());
-    }
-    let begins = shown(&String::from_utf8_lossy(start.get(..16).unwrap_or(&start)));
-    Err(format!(
-        "is not the zip archive that torch.save writes: it begins with \"{begins}\""
-    ))
-}
-
 /// Checks what every zip64 end record at the end of the file claims: the zip reader takes memory for as many
 /// entries.
 fn check_zip64_ends(file: &mut File, file_bytes: u64) -> Result<(), String> {
@@ -300,6 +259,33 @@ fn check_zip64_ends(file: &mut File, file_bytes: u64) -> Result<(), String> {
     Ok(())
 }
 
+/// Names the files in an archive that is not `torch.save`'s own, but one that was packed around a checkpoint or arrays.
+fn refuse_packed<R: Read + Seek>(zip: &ZipArchive<R>) -> Result<(), String> {
+    let ends = |name: &str, suffixes: &[&str]| {
+        let name = name.to_ascii_lowercase();
+        suffixes.iter().any(|suffix| name.ends_with(suffix))
+    };
+    if zip.file_names().flatten().any(|name| ends(&name, &["/data.pkl"])) {
+        return Ok(());
+    }
+    for name in zip.file_names().flatten() {
+        if ends(&name, &[".pth", ".pt", ".ckpt", ".bin", ".safetensors"]) {
+            let name = shown(&name);
+            return Err(format!(
+                "is a zip archive with {name} in it; unpack it with unzip"
+            ));
+        }
+        if ends(&name, &[".npy"]) {
+            return Err(
+                "is an archive of NumPy arrays (.npz); a checkpoint is a dict of tensors: \
+                        torch.save({k: torch.from_numpy(v) for k, v in numpy.load(path).items()}, new_path)"
+                    .into(),
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Checks every entry, and returns the top folder with the entries by their names inside it.
 fn read_directory<R: Read + Seek>(
     zip: &ZipArchive<R>,
@@ -308,6 +294,7 @@ fn read_directory<R: Read + Seek>(
     if zip.has_duplicate_names() {
         return Err("the archive has two entries of one name".into());
     }
+    refuse_packed(zip)?;
     let mut folder = None;
     let mut entries = HashMap::new();
     let (mut packed_bytes, mut inflated_bytes) = (0u64, 0u64);
