@@ -176,6 +176,20 @@ fn mutated_checkpoints_do_no_harm() {
         assert!(programs.refused > 0 && programs.read > 0);
     }
 
+    // Files of the format before PyTorch 1.6.
+    let kinds = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints");
+    for name in ["legacy.bin", "namespace_legacy.pth", "whole_module_legacy.pth"] {
+        let whole = std::fs::read(kinds.join(name)).unwrap();
+        let mut legacy = Tally::default();
+        for _ in 0..cases {
+            let mut bytes = whole.clone();
+            generator.mutate(&mut bytes);
+            legacy.try_file(&path, &bytes);
+        }
+        println!("{name}: {legacy:?}");
+        assert!(legacy.refused > 0 && legacy.read > 0);
+    }
+
     // Programs that never were one.
     let mut noise = Tally::default();
     for _ in 0..cases {

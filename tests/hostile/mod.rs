@@ -3,9 +3,8 @@
 
 #![allow(dead_code, reason = "each fuzz target uses one of them")]
 
-use masam::checkpoint::ModelFile;
 use masam::checkpoint::pth::PthFile;
-use masam::checkpoint::source;
+use masam::checkpoint::{Checkpoint, ModelFile, Selection, source};
 use masam::data::class_table;
 use masam::geometry::{ModelSquare, Orientation, Rect, Size};
 use masam::kernels::picture::convert::{ColorSpace, Picture, PixelFormat, PlaneRef, RgbRow};
@@ -153,13 +152,17 @@ pub fn model_file(bytes: &[u8], path: &Path) {
 /// Lengths of the storages of tests/fixtures/pth/views.pth.
 const STORAGES_BYTES: [usize; 8] = [96, 8, 160, 96, 48, 4, 12, 16];
 
-/// A checkpoint of PyTorch's. Bytes that begin as a pickle are the `data.pkl` of an archive that is in order.
+/// A checkpoint of PyTorch's. Bytes that begin as a pickle are the `data.pkl` of an archive that is in order, but for those
+/// of the format before PyTorch 1.6, which are the file.
 pub fn pth(bytes: &[u8], path: &Path) {
-    let file = match bytes.starts_with(b"\x80") {
+    let file = match bytes.starts_with(b"\x80") && bytes.get(2) != Some(&0x8a) {
         true => archives::checkpoint(bytes, &STORAGES_BYTES.map(|length| &[0; 160][..length])),
         false => bytes.to_vec(),
     };
     std::fs::write(path, file).expect("a place for the file");
+    for selection in [Selection::Ema, Selection::Key("model".into())] {
+        let _ = Checkpoint::open(path, &selection).map(|checkpoint| checkpoint.kind());
+    }
     let Ok(file) = PthFile::open(path) else { return };
     let small = file
         .tensors()
