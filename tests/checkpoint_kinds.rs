@@ -218,6 +218,16 @@ fn foreign_models_are_named_with_what_to_bring() {
             Foreign::TinyVit,
             "LiteMedSAM",
         ),
+        (
+            &[
+                patch,
+                block,
+                decoder,
+                "image_encoder.blocks.0.Adapter.channel.0.weight",
+            ],
+            Foreign::OtherAdapters,
+            "SAM-Med2D",
+        ),
         (&[patch, block], Foreign::EncoderAlone, "encoder alone"),
         (
             &["patch_embed.proj.weight", "blocks.0.attn.qkv.weight"],

@@ -233,7 +233,7 @@ fn files_in_the_wrong_place_are_named() {
         "convert --sam sam.pth --masam epoch.pth --ema -o x.st",
         &["epoch.pth", "no averaged"],
     );
-    for command in ["run clip.mkv -o x.mp4 --model", "inspect"] {
+    for command in ["run videotestsrc -o x.mp4 --model", "inspect"] {
         std::fs::write(folder.join("page.safetensors"), "<html>").unwrap();
         bad(
             folder,
@@ -243,7 +243,7 @@ fn files_in_the_wrong_place_are_named() {
     }
     bad(
         folder,
-        "run clip.mkv -o x.mp4 --model sam.pth",
+        "run videotestsrc -o x.mp4 --model sam.pth",
         &["a SAM checkpoint", "masam convert --sam sam.pth"],
     );
     assert!(!folder.join("x.st").exists());

@@ -32,6 +32,8 @@ pub enum Foreign {
     Samed,
     /// A LoRA of another program.
     Lora,
+    /// SAM with weights of another program's inside its image encoder, such as SAM-Med2D's adapters.
+    OtherAdapters,
     /// SAM's image encoder or another vision transformer alone.
     EncoderAlone,
     /// SAM's decoder or prompt encoder on an image encoder of another kind, or on none.
@@ -67,6 +69,8 @@ impl Kind {
             Kind::Foreign(Foreign::Lora)
         } else if starts("image_encoder.patch_embed.seq.") || starts("image_encoder.layers.") {
             Kind::Foreign(Foreign::TinyVit)
+        } else if encoder && names.clone().any(is_inside_encoder) {
+            Kind::Foreign(Foreign::OtherAdapters)
         } else if encoder && starts("mask_decoder.hf_token") {
             Kind::SamHq(size())
         } else if encoder && decoder {
@@ -119,6 +123,9 @@ impl fmt::Display for Kind {
                 }
                 Foreign::Samed => "a SAMed checkpoint: LoRA on SAM, not MA-SAM's FacT and adapters",
                 Foreign::Lora => "a LoRA of another program, not MA-SAM's FacT and adapters",
+                Foreign::OtherAdapters => {
+                    "a SAM with adapters of another program in its image encoder, such as SAM-Med2D's"
+                }
                 Foreign::EncoderAlone => "an image encoder alone, without a mask decoder",
                 Foreign::OtherEncoder => "a part of a SAM, or a SAM on an image encoder of another kind",
                 Foreign::Other => {
@@ -127,6 +134,29 @@ impl fmt::Display for Kind {
             }),
         }
     }
+}
+
+/// Whether a name lies inside SAM's image encoder and is none of SAM's: leaving it out would change what the encoder sees.
+fn is_inside_encoder(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix("image_encoder.") else {
+        return false;
+    };
+    let parts: Vec<&str> = rest.split('.').collect();
+    let own = matches!(
+        parts.as_slice(),
+        ["pos_embed"]
+            | ["patch_embed", "proj", _]
+            | ["neck", _, _]
+            | ["blocks", _, "attn", "rel_pos_h" | "rel_pos_w"]
+            | ["blocks", _, "norm1" | "norm2", _]
+            | ["blocks", _, "attn", "qkv" | "proj", _]
+            | ["blocks", _, "mlp", "lin1" | "lin2", _]
+    );
+    let constant = matches!(
+        parts.last(),
+        Some(&("pixel_mean" | "pixel_std" | "num_batches_tracked"))
+    );
+    !own && !constant
 }
 
 /// The preset whose width and depth the image encoder has.

@@ -90,7 +90,7 @@ fn not_a_model(path: &Path) -> Error {
 }
 
 /// Whether the checkpoint is a model file of ours.
-pub(crate) fn is_model_file(checkpoint: &Checkpoint) -> bool {
+pub fn is_model_file(checkpoint: &Checkpoint) -> bool {
     checkpoint.text(CARD_KEY).is_some()
 }
 

@@ -225,10 +225,15 @@ pub(crate) fn choose<'a>(
 /// Whether what lies under this key is an optimizer's: moments of the weights carry the weights' names.
 pub(crate) fn is_optimizer(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
-    ["optim", "scheduler", "scaler"]
+    let word = |word: &str| matches!(word, "opt" | "optim" | "optims" | "scaler" | "sched");
+    ["optimizer", "optimiser", "scheduler"]
         .iter()
         .any(|part| key.contains(part))
-        || key == "opt"
+        || words(&key).any(word)
+}
+
+fn words(key: &str) -> impl Iterator<Item = &str> {
+    key.split(|c: char| !c.is_ascii_alphanumeric())
 }
 
 fn candidate(prefix: &str, group: &Group) -> Candidate {
@@ -252,9 +257,7 @@ fn is_averaged(component: &str) -> bool {
         "ema", "swa", "teacher", "averaged", "average", "avg", "shadow", "momentum", "polyak", "modelema",
     ];
     let lower = component.to_ascii_lowercase();
-    lower
-        .split(|c: char| !c.is_ascii_alphanumeric())
-        .any(|word| WORDS.contains(&word))
+    words(&lower).any(|word| WORDS.contains(&word))
 }
 
 /// Whether `candidate` is `key` or lies under it.
@@ -266,9 +269,9 @@ fn under(candidate: &str, key: &str) -> bool {
 /// The longest prefix of whole components that both begin with.
 fn common<'a>(a: &'a str, b: &str) -> &'a str {
     let ends = a.match_indices('.').map(|(at, _)| at + 1);
-    ends.filter_map(|end| a.get(..end))
-        .filter(|prefix| b.starts_with(prefix))
-        .last()
+    ends.rev()
+        .filter_map(|end| a.get(..end))
+        .find(|prefix| b.starts_with(prefix))
         .unwrap_or_default()
 }
 
@@ -371,6 +374,7 @@ mod tests {
             ("model.q_FacTs_000", 5),
             ("last.q_FacTs_000", 5),
             ("optimizer.state.q_FacTs_000", 7),
+            ("g_optim.state.q_FacTs_000", 8),
         ];
         let chosen = choose(paths.into_iter(), &Selection::Usual).unwrap().unwrap();
         assert_eq!(chosen.own, "model.");
