@@ -20,6 +20,14 @@ pub enum Error {
     /// Several fields are wrong; all of them are reported at once.
     #[error("{}", join(.0))]
     Several(Vec<Error>),
+    /// A configuration file is wrong: everything that is, each with its line and full name.
+    #[error("{}", configuration(path, faults))]
+    Configuration {
+        /// The file, where it is known.
+        path: Option<PathBuf>,
+        /// One thing each, in the order of their lines.
+        faults: Vec<String>,
+    },
     /// A file could not be read, written or understood.
     #[error("{}: {}", name(path.display()), sentence(cause))]
     File {
@@ -153,6 +161,19 @@ fn join(errors: &[Error]) -> String {
         text += &format!("; and {more} more");
     }
     text
+}
+
+fn configuration(path: &Option<PathBuf>, faults: &[String]) -> String {
+    let file = path
+        .as_ref()
+        .map_or("configuration".into(), |path| name(path.display()));
+    match faults {
+        [only] => format!("{file}: {}", sentence(only)),
+        _ => {
+            let lines = faults.iter().map(|fault| format!("\n  {}", sentence(fault)));
+            format!("{file}: {} errors{}", faults.len(), lines.collect::<String>())
+        }
+    }
 }
 
 fn describe_misfit(missing: &[String], extra: &[String], misshapen: &[String]) -> String {

@@ -3,7 +3,7 @@
 //! A class id is one byte, so a plane of ids is `GRAY8` and a model has at most [`MAX_CLASSES`] classes. Class 0
 //! is background: never drawn unless asked for.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, all_of};
 use serde::{Deserialize, Serialize};
 
 /// Most classes a model may have: ids are bytes, and 255 is kept for "no mask here".
@@ -82,27 +82,24 @@ impl ClassSet {
     /// # Errors
     /// As [`ClassSet::new`].
     pub fn validate(&self) -> Result<()> {
+        let mut errors = Vec::new();
         if self.0.is_empty() || self.0.len() > MAX_CLASSES {
-            return Err(Error::config(
+            errors.push(Error::config(
                 "classes",
                 self.0.len(),
                 format!("a model has 1 to {MAX_CLASSES} classes"),
             ));
         }
-        for (id, class) in self.0.iter().enumerate() {
+        for (id, class) in self.0.iter().take(MAX_CLASSES).enumerate() {
+            let field = format!("classes[{id}].name");
             if class.name.is_empty() {
-                return Err(Error::config(
-                    format!("classes[{id}].name"),
-                    "empty",
-                    "every class has a name",
-                ));
-            }
-            if let Some(first) = self.0[..id].iter().position(|c| c.name == class.name) {
+                errors.push(Error::config(field, "empty", "every class has a name"));
+            } else if let Some(first) = self.0[..id].iter().position(|c| c.name == class.name) {
                 let bound = format!("class {first} already has that name");
-                return Err(Error::config(format!("classes[{id}].name"), &class.name, bound));
+                errors.push(Error::config(field, &class.name, bound));
             }
         }
-        Ok(())
+        all_of(errors)
     }
 
     /// The twelve classes of EndoVis 2018 in its own colours.
@@ -199,30 +196,38 @@ impl ClassSet {
     /// Ids named in a comma list such as `instrument-shaft,3`; an empty list is no ids.
     ///
     /// # Errors
-    /// The first word that is not a class.
+    /// Each word that is not a class.
     pub fn ids_of(&self, list: &str) -> Result<Vec<u8>> {
-        list.split(',')
-            .map(str::trim)
-            .filter(|w| !w.is_empty())
-            .map(|w| self.id_of(w))
-            .collect()
+        let words = list.split(',').map(str::trim).filter(|word| !word.is_empty());
+        let (mut ids, mut errors) = (Vec::new(), Vec::new());
+        for word in words {
+            match self.id_of(word) {
+                Ok(id) => ids.push(id),
+                Err(error) => errors.push(error),
+            }
+        }
+        all_of(errors)?;
+        Ok(ids)
     }
 
     /// These classes with the colours of `overrides`, a list such as `thread=#ff00ff,3=#00ff00`.
     ///
     /// # Errors
-    /// An entry without `=`, an unknown class or a colour that is not `#rrggbb`.
+    /// Each entry without `=`, with an unknown class or with a color that is not `#rrggbb`.
     pub fn recolored(&self, overrides: &str) -> Result<Self> {
-        let mut set = self.clone();
+        let (mut set, mut errors) = (self.clone(), Vec::new());
         for entry in overrides.split(',').map(str::trim).filter(|e| !e.is_empty()) {
-            let bound = "an entry of a palette reads name=#rrggbb";
-            let (name, color) = entry
-                .split_once('=')
-                .ok_or_else(|| Error::config("palette", entry, bound))?;
-            let id = usize::from(self.id_of(name.trim())?);
-            set.0[id].color =
-                parse_color(color.trim()).ok_or_else(|| Error::config("palette", entry, bound))?;
+            let wrong = || Error::config("palette", entry, "an entry of a palette reads name=#rrggbb");
+            let parsed = entry.split_once('=').ok_or_else(wrong).and_then(|(name, color)| {
+                let id = usize::from(self.id_of(name.trim())?);
+                Ok((id, parse_color(color.trim()).ok_or_else(wrong)?))
+            });
+            match parsed {
+                Ok((id, color)) => set.0[id].color = color,
+                Err(error) => errors.push(error),
+            }
         }
+        all_of(errors)?;
         Ok(set)
     }
 }
@@ -260,6 +265,40 @@ mod tests {
         );
         assert_eq!(set.ids_of("").unwrap(), Vec::<u8>::new());
         assert_eq!(set.ids_of("thread,clamps,0").unwrap(), vec![6, 7, 0]);
+    }
+
+    #[test]
+    fn every_wrong_word_is_named() {
+        let set = ClassSet::endovis_2018();
+        let error = set.ids_of("thred,thread,99").unwrap_err().to_string();
+        assert!(
+            error.contains("class is thred") && error.contains("class is 99"),
+            "{error}"
+        );
+        let error = set
+            .recolored("thread=blue,clamps=#00ff00,needle=#000000")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("thread=blue") && error.contains("class is needle"),
+            "{error}"
+        );
+        let mut classes = vec![
+            Class {
+                name: String::new(),
+                color: [0; 3]
+            };
+            2
+        ];
+        classes.push(Class {
+            name: "a".into(),
+            color: [0; 3],
+        });
+        classes.push(classes[2].clone());
+        let error = ClassSet::new(classes).unwrap_err().to_string();
+        for id in [0, 1, 3] {
+            assert!(error.contains(&format!("classes[{id}].name")), "{id}: {error}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@
 //! # Ok::<(), masam::Error>(())
 //! ```
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, all_of};
 use crate::geometry::{ModelSquare, Size};
 use crate::segmenter::Prompt;
 use std::fmt;
@@ -115,37 +115,46 @@ fn numbers<const N: usize>(text: &str) -> Option<[f32; N]> {
 impl FromStr for FramePrompt {
     type Err = Error;
 
-    /// Reads parts with blanks or semicolons between them; nothing is the empty prompt.
+    /// Reads parts with blanks or semicolons between them; nothing is the empty prompt. Every part that is wrong is named.
     fn from_str(text: &str) -> Result<Self> {
-        let wrong = |part: &str, bound: &str| Error::config("prompt", part, bound);
         let mut prompt = Self::default();
-        for part in text
-            .split(|c: char| c.is_whitespace() || c == ';')
+        let parts = text.split(|c: char| c.is_whitespace() || c == ';');
+        let errors = parts
             .filter(|part| !part.is_empty())
-        {
-            let (kind, values) = part.split_once('=').ok_or_else(|| wrong(part, FORM))?;
-            match kind {
-                "box" => {
-                    let corners = numbers::<4>(values).ok_or_else(|| wrong(part, FORM))?;
-                    let [x0, y0, x1, y1] = corners;
-                    if x0 >= x1 || y0 >= y1 {
-                        return Err(wrong(part, "x1 has to be above x0, and y1 above y0"));
-                    }
-                    if prompt.box_frame_px.replace(corners).is_some() {
-                        return Err(wrong(part, "there can be only one box"));
-                    }
-                }
-                "point" | "outside" => {
-                    let point = numbers::<2>(values).ok_or_else(|| wrong(part, FORM))?;
-                    if prompt.points_frame_px.len() == MAX_POINTS {
-                        return Err(wrong(part, &format!("there can be {MAX_POINTS} points at most")));
-                    }
-                    prompt.points_frame_px.push((point, kind == "point"));
-                }
-                _ => return Err(wrong(part, FORM)),
-            }
-        }
+            .filter_map(|part| {
+                let bound = prompt.add(part).err()?;
+                Some(Error::config("prompt", part, bound))
+            })
+            .collect();
+        all_of(errors)?;
         Ok(prompt)
+    }
+}
+
+impl FramePrompt {
+    /// Adds one part, or says what it has to be.
+    fn add(&mut self, part: &str) -> Result<(), String> {
+        let (kind, values) = part.split_once('=').ok_or(FORM)?;
+        match kind {
+            "box" => {
+                let corners @ [x0, y0, x1, y1] = numbers::<4>(values).ok_or(FORM)?;
+                if x0 >= x1 || y0 >= y1 {
+                    return Err("x1 has to be above x0, and y1 above y0".into());
+                }
+                if self.box_frame_px.replace(corners).is_some() {
+                    return Err("there can be only one box".into());
+                }
+            }
+            "point" | "outside" => {
+                let point = numbers::<2>(values).ok_or(FORM)?;
+                if self.points_frame_px.len() == MAX_POINTS {
+                    return Err(format!("there can be {MAX_POINTS} points at most"));
+                }
+                self.points_frame_px.push((point, kind == "point"));
+            }
+            _ => return Err(FORM.into()),
+        }
+        Ok(())
     }
 }
 
@@ -169,6 +178,18 @@ impl fmt::Display for FramePrompt {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_wrong_part_is_named() {
+        let error = "box=9,0,3,4 point=1 area=3 point=4,5"
+            .parse::<FramePrompt>()
+            .unwrap_err()
+            .to_string();
+        for part in ["box=9,0,3,4", "point=1 ", "area=3"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        assert!(!error.contains("4,5"), "{error}");
+    }
     use crate::geometry::{Alignment, Orientation, Rect};
 
     const FRAME: Size = Size {

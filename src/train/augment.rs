@@ -8,7 +8,7 @@
 use super::footage::Labelled;
 use super::loss::IGNORED;
 use crate::data::phantom::random::Random;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, all_of};
 use crate::segmenter::ModelFrame;
 use serde::{Deserialize, Serialize};
 
@@ -87,65 +87,48 @@ impl AugmentConfig {
     /// Checks every field.
     ///
     /// # Errors
-    /// The first field out of bounds.
+    /// Each field out of bounds.
     pub fn validate(&self) -> Result<()> {
-        let ordered = |range: [f32; 2]| range[0] > 0.0 && range[0] <= range[1] && range[1] <= 10.0;
-        let checks = [
-            (
-                (0.0..=1.0).contains(&self.probability),
-                "probability",
-                "it has to be 0 to 1",
-            ),
-            (
-                (0.0..=180.0).contains(&self.rotation_degrees),
-                "rotation_degrees",
-                "it has to be 0 to 180",
-            ),
-            (
-                ordered(self.gamma),
-                "gamma",
-                "it has to be two ascending numbers above 0, at most 10",
-            ),
-            (
-                ordered(self.scale),
-                "scale",
-                "it has to be two ascending numbers above 0, at most 10",
-            ),
-            (
-                ordered(self.contrast),
-                "contrast",
-                "it has to be two ascending numbers above 0, at most 10",
-            ),
-            (
-                ordered(self.brightness),
-                "brightness",
-                "it has to be two ascending numbers above 0, at most 10",
-            ),
-            (
-                ordered(self.sharpness),
-                "sharpness",
-                "it has to be two ascending numbers above 0, at most 10",
-            ),
-            ((0.0..=1.0).contains(&self.shear), "shear", "it has to be 0 to 1"),
-            (
-                (0.0..=1.0).contains(&self.translation),
-                "translation",
-                "it has to be 0 to 1",
-            ),
-            ((0.0..=0.9).contains(&self.tint), "tint", "it has to be 0 to 0.9"),
-            (
-                (1..=8).contains(&self.posterise_bits),
-                "posterise_bits",
-                "it has to be 1 to 8",
-            ),
-            (self.further <= 8, "further", "there are 8 of them"),
-        ];
-        match checks.iter().find(|(holds, ..)| !holds) {
-            Some((_, field, bound)) => {
-                Err(Error::config(format!("augment.{field}"), "out of bounds", *bound))
+        let mut errors = Vec::new();
+        let mut check = |holds: bool, field: &str, value: &dyn std::fmt::Debug, bound: &str| {
+            if !holds {
+                errors.push(Error::config(
+                    format!("augment.{field}"),
+                    format!("{value:?}"),
+                    bound,
+                ));
             }
-            None => Ok(()),
+        };
+        for (field, value, most) in [
+            ("probability", self.probability, 1.0),
+            ("rotation_degrees", self.rotation_degrees, 180.0),
+            ("shear", self.shear, 1.0),
+            ("translation", self.translation, 1.0),
+            ("tint", self.tint, 0.9),
+        ] {
+            let bound = format!("it has to be 0 to {most}");
+            check((0.0..=most).contains(&value), field, &value, &bound);
         }
+        for (field, range) in [
+            ("gamma", self.gamma),
+            ("scale", self.scale),
+            ("contrast", self.contrast),
+            ("brightness", self.brightness),
+            ("sharpness", self.sharpness),
+        ] {
+            let ordered = range[0] > 0.0 && range[0] <= range[1] && range[1] <= 10.0;
+            let bound = "it has to be two ascending numbers above 0, at most 10";
+            check(ordered, field, &range, bound);
+        }
+        let (bits, further) = (self.posterise_bits, self.further);
+        check(
+            (1..=8).contains(&bits),
+            "posterise_bits",
+            &bits,
+            "it has to be 1 to 8",
+        );
+        check(further <= 8, "further", &further, "it has to be 0 to 8");
+        all_of(errors)
     }
 
     /// Draws the changes of one clip.

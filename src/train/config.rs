@@ -15,6 +15,7 @@
 
 mod data;
 mod model_choice;
+mod parse;
 
 pub use data::{Data, Scenes};
 pub use model_choice::ModelChoice;
@@ -25,6 +26,7 @@ use super::loss::LossConfig;
 use super::optimizer::AdamWConfig;
 use super::parameters::Trained;
 use super::schedule::Schedule;
+use crate::data::Split;
 use crate::error::{Error, Result, all_of};
 use crate::runtime::PrecisionChoice;
 use serde::{Deserialize, Serialize};
@@ -191,36 +193,10 @@ impl TrainConfig {
     /// Reads a configuration.
     ///
     /// # Errors
-    /// Text that is no TOML, a field that does not exist, or one out of bounds.
+    /// [`Error::Configuration`] with everything that is wrong at once: text that is no TOML, fields that do not exist, values
+    /// of the wrong type, and values out of bounds.
     pub fn parse(text: &str) -> Result<Self> {
-        let unreadable = |e: toml::de::Error| {
-            let before = e
-                .span()
-                .and_then(|span| text.get(..span.start))
-                .unwrap_or_default();
-            let line = before.matches('\n').count() + 1;
-            Error::config(
-                "configuration",
-                "unreadable",
-                format!("line {line}: {}", e.message()),
-            )
-        };
-        let mut errors = Vec::new();
-        let deserializer = toml::Deserializer::parse(text).map_err(unreadable)?;
-        let config: Self = serde_ignored::deserialize(deserializer, |path| {
-            // An optional section is a `?` in the path.
-            let field = path.to_string().replace(".?", "");
-            let bound = "configs/README.md lists those there are";
-            errors.push(Error::config(field, "no field", bound));
-        })
-        .map_err(unreadable)?;
-        match config.validate() {
-            Ok(()) => {}
-            Err(Error::Several(further)) => errors.extend(further),
-            Err(error) => errors.push(error),
-        }
-        all_of(errors)?;
-        Ok(config)
+        parse::parse(text)
     }
 
     /// Reads a configuration file; relative paths in it are relative to its folder.
@@ -229,7 +205,13 @@ impl TrainConfig {
     /// As [`TrainConfig::parse`], naming the file.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
-        let mut config = Self::parse(&text).map_err(|e| Error::file(path, e))?;
+        let mut config = Self::parse(&text).map_err(|error| match error {
+            Error::Configuration { faults, .. } => Error::Configuration {
+                path: Some(path.to_owned()),
+                faults,
+            },
+            error => Error::file(path, error),
+        })?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let paths = [
             &mut config.start.model,
@@ -267,7 +249,7 @@ impl TrainConfig {
             named,
             "name",
             &self.name,
-            "it has to be made of letters, digits, - and _",
+            "it has to be letters, digits, -, _ and .",
         );
         let Clips {
             frames,
@@ -381,10 +363,15 @@ impl TrainConfig {
             check(fit && some, "loss.class_weights", weights, &bound);
         }
         let sources = usize::from(self.data.folder.is_some()) + usize::from(self.data.phantom.is_some());
+        let given = if sources == 0 {
+            "no source"
+        } else {
+            "folder and phantom"
+        };
         check(
             sources == 1,
             "data",
-            &sources,
+            &format_args!("{given}"),
             "it has to be one folder or one kind of phantom",
         );
         let memory_gib = self.data.memory_gib();
@@ -394,47 +381,58 @@ impl TrainConfig {
             &memory_gib,
             "it has to be a number above 0",
         );
-        let chosen = self.data.splits().map(drop).and(self.data.task().map(drop));
         let started = self.start.model.is_some() && self.start.sam.is_some();
-        check(!started, "start", &"model and sam", "it has to be one of them");
+        let bound = "it has to be one of them";
+        check(!started, "start", &format_args!("model and sam"), bound);
+        let mut further = Vec::new();
+        for (field, split) in [
+            ("data.split", &self.data.split),
+            ("data.validation_split", &self.data.validation_split),
+        ] {
+            let split = split.as_deref().map_or(Ok(Split::All), str::parse);
+            further.extend(renamed(split.map(drop), |_| field.into()));
+        }
+        let task = self.data.task().map(drop);
+        further.extend(renamed(task, |_| "data.task_2017".into()));
         for (field, scenes) in [
             ("data.phantom", self.data.phantom),
             ("data.validation_phantom", self.data.validation_phantom),
         ] {
             if let Some(scenes) = scenes {
-                check(
-                    scenes.sequences >= 1,
-                    field,
-                    &scenes.sequences,
-                    "there has to be a sequence",
-                );
-                errors_of(scenes.config().validate(), field, &mut check);
+                let (sequences, bound) = (scenes.sequences, "it has to be 1 or more");
+                check(sequences >= 1, &format!("{field}.sequences"), &sequences, bound);
+                let within = |inner: &str| match inner {
+                    "frame_rate" => format!("{field}.fps"),
+                    inner if inner.starts_with("size.") => format!("{field}.size"),
+                    inner => format!("{field}.{inner}"),
+                };
+                further.extend(renamed(scenes.config().validate(), within));
             }
         }
-        if let Err(error) = chosen {
-            errors.push(error);
-        }
-        if let Err(error) = self.schedule.validate() {
-            errors.push(error);
-        }
-        if let Err(error) = self.augment.validate() {
-            errors.push(error);
-        }
-        if let Err(error) = self.model.config() {
-            errors.push(error);
+        errors.extend(further);
+        for result in [
+            self.schedule.validate(),
+            self.augment.validate(),
+            self.model.config().map(drop),
+        ] {
+            errors.extend(renamed(result, str::to_owned));
         }
         all_of(errors)
     }
 }
 
-fn errors_of(
-    result: Result<()>,
-    field: &str,
-    check: &mut impl FnMut(bool, &str, &dyn std::fmt::Debug, &str),
-) {
-    if let Err(error) = result {
-        check(false, field, &"out of bounds", &error.to_string());
-    }
+/// The errors in a result, with other names for their fields.
+fn renamed(result: Result<()>, name: impl Fn(&str) -> String) -> Vec<Error> {
+    let errors = match result {
+        Ok(()) => Vec::new(),
+        Err(Error::Several(errors)) => errors,
+        Err(error) => vec![error],
+    };
+    let rename = |error| match error {
+        Error::Config { field, value, bound } => Error::config(name(&field), value, bound),
+        other => other,
+    };
+    errors.into_iter().map(rename).collect()
 }
 
 #[cfg(test)]

@@ -1,9 +1,13 @@
 //! The model of a run: a preset, and what differs from it.
 
-use crate::error::Result;
+use super::{parse, renamed};
+use crate::error::{Error, Result, all_of};
 use crate::model::{Adapters, Decoder, ModelConfig};
 use crate::segmenter::Temporal;
 use serde::{Deserialize, Serialize};
+
+/// Names of the presets.
+const PRESETS: [&str; 4] = ["vit_b", "vit_l", "vit_h", "demo"];
 
 /// A preset and the fields that differ from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,9 +59,20 @@ impl ModelChoice {
     /// The configuration meant.
     ///
     /// # Errors
-    /// No such preset, or a model out of bounds.
+    /// No such preset, or a model out of bounds; the fields have their full names, `model.preset`.
     pub fn config(&self) -> Result<ModelConfig> {
-        let preset = ModelConfig::preset(&self.preset)?;
+        let (preset, unknown) = match ModelConfig::preset(&self.preset) {
+            Ok(preset) => (preset, Vec::new()),
+            Err(_) => {
+                let bound = format!("it has to be {}", PRESETS.join(", "));
+                let unknown = Error::config("model.preset", &self.preset, bound);
+                // The other fields are checked with the preset that is probably meant.
+                match parse::nearest(&self.preset, PRESETS.into_iter()) {
+                    Some(meant) => (ModelConfig::preset(meant)?, vec![unknown]),
+                    None => return Err(unknown),
+                }
+            }
+        };
         let config = ModelConfig {
             image_side_px: self.image_side_px.unwrap_or(preset.image_side_px),
             fact_rank: self.fact_rank.unwrap_or(preset.fact_rank),
@@ -71,7 +86,8 @@ impl ModelChoice {
             global_blocks: self.global_blocks.clone().unwrap_or(preset.global_blocks.clone()),
             ..preset
         };
-        config.validate()?;
+        let invalid = renamed(config.validate(), |field| format!("model.{field}"));
+        all_of(unknown.into_iter().chain(invalid).collect())?;
         Ok(config)
     }
 }
