@@ -7,11 +7,19 @@ Needs GStreamer's Python bindings (Debian: python3-gi gir1.2-gstreamer-1.0 gir1.
 """
 import sys
 
-import gi
+try:
+    import gi
 
-gi.require_version("Gst", "1.0")
-gi.require_version("GstApp", "1.0")
-from gi.repository import Gst, GstApp  # noqa: E402,F401
+    gi.require_version("Gst", "1.0")
+    gi.require_version("GstApp", "1.0")
+    from gi.repository import Gst, GstApp  # noqa: F401
+except (ImportError, ValueError) as error:
+    sys.exit(
+        f"{sys.executable} (Python {sys.version.split()[0]}) lacks GStreamer's bindings: {error}\n"
+        "Debian has them for its own Python: sudo apt install python3-gi gir1.2-gstreamer-1.0"
+        " gir1.2-gst-plugins-base-1.0\n"
+        f"then run: /usr/bin/python3 {' '.join(sys.argv)}"
+    )
 
 
 def main() -> int:

@@ -18,8 +18,11 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
+try:
+    import torch
+    import torch.nn.functional as F
+except ImportError as error:
+    sys.exit(f"{sys.executable} lacks PyTorch: {error}. Install it with: {sys.executable} -m pip install torch numpy")
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
