@@ -6,6 +6,7 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 PREFIX ?= /usr/local
+PLUGIN_DIR ?=
 MODEL ?= weights/demo.safetensors
 INPUT ?=
 FRAMES ?= 90
@@ -13,9 +14,10 @@ SECONDS ?= 60
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 MASAM := $(TARGET)/release/masam
 PLUGIN := $(TARGET)/release/libmasam.so
-PLUGIN_DIR = $(PREFIX)/lib/$(shell gcc -dumpmachine)/gstreamer-1.0
+SHARE := $(TARGET)/release/share
+INSTALL = PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' PLUGIN_DIR='$(PLUGIN_DIR)' TARGET='$(TARGET)' scripts/install.sh
 
-.PHONY: help setup build plugin cuda cuda-check demo test format lint doc fuzz bench bench-live install uninstall clean
+.PHONY: help setup build program plugin cuda cuda-check demo test test-deb format lint doc fuzz bench bench-live install uninstall deb clean
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,7 +27,12 @@ help: ## This list
 setup: ## Installs what is missing (Debian and its relatives), or says what to install
 	@scripts/setup.sh
 
-build: setup
+build: program plugin ## Program, plugin, manual and completions, below target/release
+	@mkdir -p $(SHARE)/completions
+	$(MASAM) man $(SHARE)/man1
+	@for shell in bash zsh fish; do $(MASAM) completions $$shell > $(SHARE)/completions/masam.$$shell; done
+
+program: setup
 	$(CARGO) build --release --locked
 
 plugin: setup ## Builds the GStreamer plugin, target/release/libmasam.so
@@ -38,7 +45,7 @@ cuda: setup ## Program and plugin with CUDA, target/cuda/release, on a machine t
 cuda-check: cuda ## What the CUDA build does on a machine without a driver
 	scripts/cuda-check.sh
 
-demo: build ## Masks over INPUT=, or over a generated scene: demo/overlay.mp4 and demo/contact-sheet.png
+demo: program ## Masks over INPUT=, or over a generated scene: demo/overlay.mp4 and demo/contact-sheet.png
 	@mkdir -p demo
 ifeq ($(INPUT),)
 	rm -rf demo/scene
@@ -49,7 +56,7 @@ else
 endif
 	@ls -l demo/overlay.mp4 demo/contact-sheet.png
 
-test: build format lint plugin ## Every check: format, lints, tests, pipelines, documentation
+test: build format lint ## Every check: format, lints, tests, pipelines, documentation
 	$(MASAM) selftest
 	$(CARGO) test --release --locked
 	$(MAKE) --no-print-directory doc
@@ -67,31 +74,28 @@ doc: setup ## API documentation, target/doc/masam
 fuzz: setup ## Every fuzz target for SECONDS= each (60); needs nightly Rust and cargo-fuzz
 	scripts/fuzz.sh $(SECONDS)
 
-bench: build ## Seconds per clip and per kernel on this machine
+bench: program ## Seconds per clip and per kernel on this machine
 	$(MASAM) bench --config demo
 	$(MASAM) bench --config vit_b --runs 3
 	$(CARGO) bench --locked --bench kernels
 
-bench-live: build ## Delay, true mask age, time in the elements, masks a second, jitter: an hour, on a machine with nothing else to do
+bench-live: program ## Delay, true mask age, time in the elements, masks a second, jitter: an hour, on a machine with nothing else to do
 	$(MASAM) latency
 	$(CARGO) test --release --locked --test chain_time --test overlay_speed --test carry_benefit --test mask_rate \
 	  --test live_jitter -- --ignored --nocapture --test-threads 1
 	MASAM_SOAK_FRAMES=100000 $(CARGO) test --release --locked --test live_soak -- --nocapture
 
-install: build plugin ## Program, plugin, demo model, manual and completions below PREFIX (/usr/local)
-	install -D -m 755 $(MASAM) $(DESTDIR)$(PREFIX)/bin/masam
-	install -D -m 644 $(PLUGIN) $(DESTDIR)$(PLUGIN_DIR)/libmasam.so
-	install -D -m 644 weights/demo.safetensors $(DESTDIR)$(PREFIX)/share/masam/demo.safetensors
-	install -d $(DESTDIR)$(PREFIX)/share/man/man1
-	$(MASAM) man $(DESTDIR)$(PREFIX)/share/man/man1
-	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
-	$(MASAM) completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/masam
+install: ## Copies what `make build` made to below PREFIX (/usr/local), the plugin to where GStreamer looks (or PLUGIN_DIR)
+	@$(INSTALL) install
 
-uninstall: ## Takes them away again
-	rm -f $(DESTDIR)$(PREFIX)/bin/masam $(DESTDIR)$(PLUGIN_DIR)/libmasam.so
-	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/masam.1 $(DESTDIR)$(PREFIX)/share/man/man1/masam-*.1
-	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/masam
-	rm -f $(DESTDIR)$(PREFIX)/share/masam/demo.safetensors
+uninstall: ## Takes away what `make install` copied there
+	@$(INSTALL) uninstall
+
+deb: build ## The same as a Debian package for this release of Debian, target/masam_*.deb
+	TARGET='$(TARGET)' scripts/deb.sh
+
+test-deb: deb ## Installs the package in a fresh Debian and uses it there; needs root and debootstrap
+	TARGET='$(TARGET)' scripts/deb-check.sh
 
 clean: ## Removes what was built
 	$(CARGO) clean
