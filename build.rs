@@ -1,8 +1,9 @@
-//! Compiles the kernels of src/kernels/cuda, in builds with CUDA: machine code for Ampere and Hopper, and PTX that the
-//! driver makes into code for every other card since Ampere.
+//! Names the build, and compiles the kernels of src/kernels/cuda in builds with CUDA: machine code for Ampere and Hopper,
+//! and PTX that the driver makes into code for every other card since Ampere.
 
 use std::error::Error;
-use std::path::Path;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const FOLDER: &str = "src/kernels/cuda";
@@ -21,6 +22,7 @@ const SOURCES: [&str; 8] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rustc-env=MASAM_BUILD={}", build_id()?);
     if std::env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return Ok(());
     }
@@ -53,6 +55,37 @@ fn main() -> Result<(), Box<dyn Error>> {
                 return Err(format!("{compiler} cannot compile {file}: {status}").into());
             }
         }
+    }
+    Ok(())
+}
+
+/// What program and plugin are compared by: 16 hexadecimal digits of a hash over sources, locked dependencies, profile and
+/// device.
+fn build_id() -> std::io::Result<String> {
+    let mut files = Vec::new();
+    for top in ["src", "Cargo.toml", "Cargo.lock"] {
+        println!("cargo:rerun-if-changed={top}");
+        list(Path::new(top), &mut files)?;
+    }
+    files.sort();
+    let mut hasher = DefaultHasher::new();
+    for file in files {
+        file.hash(&mut hasher);
+        std::fs::read(&file)?.hash(&mut hasher);
+    }
+    std::env::var("PROFILE").ok().hash(&mut hasher);
+    std::env::var_os("CARGO_FEATURE_CUDA").is_some().hash(&mut hasher);
+    Ok(format!("{:016x}", hasher.finish()))
+}
+
+/// All files at and below `path`; one that is missing counts for nothing.
+fn list(path: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path)? {
+            list(&entry?.path(), files)?;
+        }
+    } else if path.is_file() {
+        files.push(path.to_owned());
     }
     Ok(())
 }

@@ -25,3 +25,7 @@ pub mod stream;
 pub mod train;
 
 pub use error::{Error, Result};
+
+/// Names this build: 16 hexadecimal digits, the same for a program and a plugin that were built from the same sources for
+/// the same kind of device.
+pub const BUILD: &str = env!("MASAM_BUILD");

@@ -36,7 +36,7 @@ mod definition {
         env!("CARGO_PKG_VERSION"),
         "Apache 2.0",
         env!("CARGO_PKG_NAME"),
-        env!("CARGO_PKG_NAME"),
+        concat!("masam build ", env!("MASAM_BUILD")),
         "https://arxiv.org/abs/2309.08842"
     );
 }
