@@ -11,6 +11,7 @@ pub mod eval;
 mod host_time;
 mod inspect;
 mod latency;
+mod log;
 mod manual;
 mod memory;
 mod phantom;
@@ -21,7 +22,6 @@ mod video;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
 /// MA-SAM for endoscope video. Research software, not a medical device.
 #[derive(Debug, Parser)]
@@ -29,7 +29,11 @@ use tracing_subscriber::EnvFilter;
 struct Arguments {
     #[command(subcommand)]
     command: Command,
-    /// Print log lines as JSON, one object a line. What is logged is set by MASAM_LOG, for example MASAM_LOG=debug.
+    /// Log from this level on; warn by default, info with --log-json. MASAM_LOG sets it for single parts of the program,
+    /// for example MASAM_LOG=warn,masam::train=debug.
+    #[arg(long, global = true, value_enum, value_name = "LEVEL")]
+    log_level: Option<log::Level>,
+    /// Print everything on standard error as JSON, one object a line.
     #[arg(long, global = true)]
     log_json: bool,
 }
@@ -67,15 +71,19 @@ enum Command {
 /// Parses the command line, runs it and turns an error into a message and exit code 1.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let filter = EnvFilter::try_from_env("MASAM_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    if arguments.log_json {
-        log.json().init();
-    } else {
-        log.init();
-    }
+    let (json, begun) = (arguments.log_json, std::time::Instant::now());
+    let log = log::Log::begin(json, arguments.log_level);
+    let words: Vec<_> = std::env::args_os()
+        .skip(1)
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        build = crate::BUILD,
+        command = words.join(" "),
+        process = std::process::id(),
+        "start"
+    );
     if !matches!(arguments.command, Command::Run(_) | Command::Train(_)) {
         // `masam inspect … | head` ends quietly, like other programs; a run goes on until its file is finished.
         sigpipe::reset();
@@ -103,13 +111,25 @@ pub fn main() -> ExitCode {
         Command::Completions(command) => command.run(Arguments::command()),
         Command::Man(command) => command.run(Arguments::command()),
     };
-    match result {
-        Ok(code) => code,
+    let seconds = begun.elapsed().as_secs_f64();
+    let code = match result {
+        Ok(code) => {
+            tracing::info!(seconds, success = code == ExitCode::SUCCESS, "end");
+            code
+        }
         Err(error) => {
-            eprintln!("masam: {error:#}");
+            let reason = format!("{error:#}");
+            if json {
+                tracing::error!(seconds, success = false, reason, "end");
+            } else {
+                tracing::info!(seconds, success = false, reason, "end");
+                eprintln!("masam: {reason}");
+            }
             ExitCode::FAILURE
         }
-    }
+    };
+    log.end();
+    code
 }
 
 /// `masam phantom`, with the video encoder that its `--video` needs.

@@ -7,6 +7,7 @@ use gstreamer as gst;
 
 pub mod bin;
 pub mod infer;
+mod log;
 pub mod mask;
 pub mod meta;
 pub mod overlay;
@@ -18,10 +19,13 @@ mod told;
 /// What `gst-inspect-1.0` and the loader read.
 #[allow(missing_docs, reason = "the items are written by GStreamer's macro")]
 mod definition {
-    use super::{bin, gst, infer, mask, meta, overlay};
+    use super::{bin, gst, infer, log, mask, meta, overlay};
     use gst::glib;
 
     fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+        if plugin.filename().is_some() {
+            log::begin(); // loaded from a file, not linked into a program
+        }
         meta::register();
         infer::register(plugin)?;
         overlay::register(Some(plugin))?;

@@ -1,5 +1,6 @@
 //! What is counted while `masam run` plays.
 
+use super::log::RunLog;
 use anyhow::{Context, Result};
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -49,6 +50,7 @@ pub(super) struct Frames {
     pub(super) read: AtomicU64,
     pub(super) written: AtomicU64,
     pub(super) position_nanos: AtomicU64,
+    pub(super) log: RunLog,
     /// The options do not fit the frames; those that still come are of no use.
     refused: AtomicBool,
 }
@@ -68,6 +70,7 @@ impl Frames {
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
             position_nanos: AtomicU64::new(0),
+            log: RunLog::of(pipeline),
             refused: AtomicBool::new(false),
         });
         let noted = frames.clone();

@@ -10,6 +10,7 @@
 
 mod counts;
 mod input;
+mod log;
 mod output;
 mod play;
 
@@ -111,6 +112,7 @@ impl Run {
         let rate = fraction(&self.fps)?;
         let prompt: FramePrompt = self.prompt.join(" ").parse()?;
         let card = crate::checkpoint::ModelFile::read_card(&present(&self.model))?;
+        log::model(&present(&self.model), &card);
         if !card.provenance.trained {
             eprintln!(
                 "masam: {}: the weights are placeholders, its masks mean nothing",
@@ -139,6 +141,17 @@ impl Run {
         let kept = written > 0 && output.keep(finished)?;
         let seconds = started.elapsed().as_secs_f64();
         let speed = written as f64 / seconds.max(1e-9);
+        log::Ended {
+            frames_in: read,
+            frames_out: written,
+            frames_with_mask: masks.frames,
+            seconds,
+            output: &output.describe(),
+            kept,
+            finished,
+            error: outcome.as_ref().err().map(|error| format!("{error:#}")),
+        }
+        .log();
         eprintln!(
             "{read} frames in, {written} out, {} with masks, {seconds:.1} s, {speed:.1} frames/s: {}",
             masks.frames,

@@ -99,6 +99,7 @@ impl<'a> Player<'a> {
                 if self.finishing.is_some() {
                     return Err(anyhow!("given up"));
                 }
+                tracing::info!("asked to end by a signal");
                 self.say("finishing the file; once more to give up");
                 self.finish()?;
             }
@@ -120,6 +121,7 @@ impl<'a> Player<'a> {
     /// Reads the bus; tells whether the end has come, and how.
     fn listen(&mut self) -> Result<Option<bool>> {
         while let Some(message) = self.bus.pop() {
+            self.frames.log.message(&message);
             let trouble = match message.view() {
                 gst::MessageView::Eos(_) => return Ok(Some(true)),
                 gst::MessageView::Error(error) => anyhow!(describe(error)),
