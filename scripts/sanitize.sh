@@ -34,7 +34,7 @@ case ${1:-} in
       cargo +nightly test --locked --no-default-features --features gst -Zbuild-std --target x86_64-unknown-linux-gnu \
         --config 'profile.dev.package."*".opt-level=0' "$@"
     }
-    test --lib -- --test-threads 2 stream:: passage:: overlay::ahead::
+    test --lib -- --test-threads 2 stream:: thread_pool:: overlay::ahead::
     # Not the one with a model of real size.
     test --test infer_exact --test infer_live --test infer_share --test infer_faults \
       -- --test-threads 2 --skip masks_are_those_of

@@ -15,7 +15,6 @@ pub mod kernels;
 pub mod labels;
 pub mod metrics;
 pub mod model;
-mod passage;
 mod priority;
 pub mod prompt;
 pub mod pulse;

@@ -255,7 +255,7 @@ fn a_sequence_in_steps_equals_one_causal_pass_per_phase() {
     let worker = WorkerConfig {
         name: "steps".into(),
         clock: Arc::new(|| 0),
-        priority: Priority::Inherited,
+        priority: Priority::Normal,
     };
     let open = move || -> masam::Result<Box<dyn Segmenter>> {
         Ok(Box::new(segmenter(&config, Preprocessing::live())))

@@ -109,7 +109,7 @@ impl Setup {
         let config = WorkerConfig {
             name: "test".into(),
             clock: Arc::new(move || begun.elapsed().as_nanos() as u64),
-            priority: Priority::Inherited,
+            priority: Priority::Normal,
         };
         let open = move || -> masam::Result<Box<dyn Segmenter>> {
             let spec = SegmenterSpec {

@@ -188,3 +188,92 @@ fn elements_that_stop_together_do_not_wait_one_after_another() {
         fake.gate.set(true);
     }
 }
+
+#[test]
+fn frames_of_exact_mode_without_their_masks_are_told_of_at_the_end() {
+    let fake = Fake::new();
+    let element = infer_with(&fake);
+    element.set_property_from_str("mode", "exact");
+    let bench = Bench::new(element, false);
+    let missing = |bench: &Bench| {
+        let stats = bench.element.property::<gst::Structure>("stats");
+        let frames = stats.get::<String>("missing-mask-frames").ok();
+        (stats.get::<u64>("frames-missing-mask").unwrap(), frames)
+    };
+    bench.begin(&rgb_caps(SIZE, 25));
+    for index in 0..9_u8 {
+        fake.failing.store([2, 3, 7].contains(&index), Ordering::SeqCst);
+        bench.push(gray_frame(SIZE, index, index.into())).unwrap();
+    }
+    assert_eq!(missing(&bench), (3, Some("2-3, 7".into())));
+    let before = bench.complaints();
+    assert!(
+        before.iter().all(|text| !text.contains("no mask on")),
+        "{before:?}"
+    );
+    bench.end();
+    let at_end = bench.complaints();
+    assert_eq!(at_end.len(), 1, "{at_end:?}");
+    assert!(
+        at_end[0].contains("no mask on 3 of 9 frames: 2-3, 7"),
+        "{at_end:?}"
+    );
+    assert_eq!(bench.frames().len(), 9, "the frames go on");
+}
+
+#[test]
+fn a_stream_of_exact_mode_with_all_its_masks_ends_in_silence() {
+    let bench = Bench::new(infer_with(&Fake::new()), false);
+    bench.begin(&rgb_caps(SIZE, 25));
+    for index in 0..4_u8 {
+        bench.push(gray_frame(SIZE, index, index.into())).unwrap();
+    }
+    bench.end();
+    assert_eq!(bench.complaints(), Vec::<String>::new());
+    let stats = bench.element.property::<gst::Structure>("stats");
+    assert_eq!(stats.get("frames-missing-mask"), Ok(0_u64));
+}
+
+/// Takes far longer than the watchdog allows, and beats meanwhile.
+struct Slow(Fake);
+
+impl masam::segmenter::Segmenter for Slow {
+    fn spec(&self) -> &masam::segmenter::SegmenterSpec {
+        &self.0.spec
+    }
+
+    fn segment(
+        &mut self,
+        requests: &[masam::segmenter::Request],
+        deadline: Option<std::time::Instant>,
+    ) -> Vec<Result<masam::segmenter::Reply, masam::segmenter::SegmentError>> {
+        for _ in 0..self.0.asked().len().pow(2) * 10 {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            masam::pulse::beat();
+        }
+        self.0.segment(requests, deadline)
+    }
+}
+
+#[test]
+fn exact_mode_waits_for_a_pass_that_shows_life_however_long_it_takes() {
+    let fake = Fake::new();
+    let element = infer_with(&fake);
+    let inner = fake.clone();
+    let infer = element.downcast_ref::<Infer>().unwrap();
+    infer.set_segmenter(move || Ok(Box::new(Slow(inner.clone()))));
+    // The last pass takes 1.6 s, more than three times the watchdog's time and ten times the median's.
+    element.set_property("watchdog", 500_000_000_u64);
+    element.set_property_from_str("mode", "exact");
+    let bench = Bench::new(element, false);
+    bench.begin(&rgb_caps(SIZE, 25));
+    for index in 0..5_u8 {
+        bench.push(gray_frame(SIZE, index, index.into())).unwrap();
+    }
+    bench.end();
+    let classes: Vec<_> = bench.frames().iter().map(class_of).collect();
+    assert_eq!(classes, (0..5).map(Some).collect::<Vec<_>>());
+    assert_eq!(bench.complaints(), Vec::<String>::new());
+    let stats = bench.element.property::<gst::Structure>("stats");
+    assert_eq!(stats.get("restarts"), Ok(0_u64));
+}

@@ -80,7 +80,7 @@ fn config() -> WorkerConfig {
     WorkerConfig {
         name: "worker".into(),
         clock: Arc::new(|| 0),
-        priority: Priority::Inherited,
+        priority: Priority::Normal,
     }
 }
 

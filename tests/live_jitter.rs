@@ -28,8 +28,19 @@ const PAIRS: usize = 5;
 /// Where times are taken: frames leave the camera, come to the sink, and are shown, after the sink has waited for their
 /// time.
 const PLACES: [&str; 3] = ["left", "came", "shown"];
-/// The places at which jitter is judged.
-const JUDGED: std::ops::Range<usize> = 1..PLACES.len();
+/// The bounds at the places at which jitter is judged. A sink that waits shows frames as regularly as without the
+/// elements; those of the demo model may come to it a little less so, for the sake of masks beside other programs.
+const JUDGED: [(usize, &[&str], Bound); 2] = [
+    (1, &[""], Bound::AtMost(Duration::from_millis(5))),
+    (2, &PLANS, Bound::MoreThanWithout(Duration::from_millis(1))),
+];
+
+/// What a jitter may be.
+#[derive(Clone, Copy)]
+enum Bound {
+    AtMost(Duration),
+    MoreThanWithout(Duration),
+}
 
 struct Played {
     frames: usize,
@@ -200,8 +211,14 @@ fn frames_come_as_regularly_as_without_the_elements() {
         for (place, what) in PLACES.into_iter().enumerate() {
             let (without, with) = (of(&without[at], place), of(&with[at], place));
             print!("{without:>16.3?}{with:>12.3?}");
-            if JUDGED.contains(&place) && with > without + (without / 5).max(Duration::from_millis(1)) {
-                misses.push(format!("{name} {what}"));
+            for (judged, plans, bound) in JUDGED {
+                let most = match bound {
+                    Bound::AtMost(most) => most,
+                    Bound::MoreThanWithout(more) => without + more,
+                };
+                if judged == place && plans.contains(plan) && with > most {
+                    misses.push(format!("{name} {what}"));
+                }
             }
         }
         println!("{:>12.3?}", stop[at]);

@@ -6,6 +6,7 @@ use crate::kernels::packed::Number;
 use crate::model::weights::uniform;
 use crate::model::{CausalState, FactMode, FormulaWeights, MaSam, ModelConfig, Prompts};
 use crate::runtime::executor::{Executor, Job, Masks, Picture, State};
+use crate::runtime::thread_pool::ThreadPool;
 use crate::runtime::{DeviceChoice, Place, PrecisionChoice, Recording};
 use crate::segmenter::Temporal;
 use anyhow::{Context, Result, bail};
@@ -141,7 +142,11 @@ impl Bench {
             newest,
             memory: bytes,
             newest_counted,
-        } = pool.install(|| self.times(&config, &place))?;
+        } = match self.is_executed(&place) {
+            // What the executor runs on behind a stream.
+            true => ThreadPool::new("masam-bench", Some(threads))?.install(|| self.times(&config, &place)),
+            false => pool.install(|| self.times(&config, &place)),
+        }?;
         let used_bytes = card::used_bytes(&place.device);
         let peak_gflops = match place.device.is_cpu() {
             true => pool.install(peak::gflops),

@@ -11,8 +11,6 @@ mod log;
 pub mod mask;
 pub mod meta;
 pub mod overlay;
-#[cfg(test)]
-mod passage_tests;
 pub(crate) mod planes;
 mod told;
 

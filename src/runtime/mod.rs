@@ -18,6 +18,7 @@ mod prompt;
 mod recording;
 mod segmenter;
 mod staging;
+pub(crate) mod thread_pool;
 
 pub use clip::tensor_of;
 pub use device::{DeviceChoice, Place, PrecisionChoice};

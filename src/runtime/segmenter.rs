@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::model::{FactMode, MaSam};
 use crate::priority;
 use crate::pulse;
+use crate::runtime::thread_pool::ThreadPool;
 use crate::segmenter::{
     Normalisation, Plane, Reply, Request, SegmentError, Segmenter, SegmenterSpec, StateSnapshot, Step,
     StreamId, Temporal,
@@ -22,6 +23,9 @@ use std::time::Instant;
 
 /// Frames of a clip, as published.
 pub const CLIP_FRAMES: usize = 5;
+
+/// What a model's threads are called.
+const NAME: &str = "masam-model";
 
 /// Most threads of a model's pool.
 const MAX_THREADS: usize = 1024;
@@ -52,7 +56,26 @@ pub struct ModelSegmenter {
     forward: Box<dyn Forward>,
     normalisation: Normalisation,
     spec: SegmenterSpec,
-    pool: Arc<rayon::ThreadPool>,
+    threads: Threads,
+}
+
+/// What passes run on.
+#[derive(Clone)]
+enum Threads {
+    /// The executor's.
+    Own(Arc<ThreadPool>),
+    /// Candle's operations share their work out on these.
+    Rayon(Arc<rayon::ThreadPool>),
+}
+
+impl Threads {
+    /// Does `work` there, with the heartbeat of this thread.
+    fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        match self {
+            Self::Own(pool) => pool.install(work),
+            Self::Rayon(pool) => pulse::install(pool, work),
+        }
+    }
 }
 
 impl ModelSegmenter {
@@ -65,7 +88,7 @@ impl ModelSegmenter {
         match (&place.device, place.dtype) {
             (Device::Cpu, DType::BF16) => Self::executed::<half::bf16>(file, place, threads),
             (Device::Cpu, _) => Self::executed::<f32>(file, place, threads),
-            _ => Self::build(file, place, threads, |card, weights, place| {
+            _ => Self::build(file, place, threads, rayon_threads, |card, weights, place| {
                 Ok(Box::new(OnCard::new(plain(card, weights, place)?)))
             }),
         }
@@ -76,7 +99,7 @@ impl ModelSegmenter {
     /// # Errors
     /// As [`ModelSegmenter::new`].
     pub fn plain(file: ModelFile, place: Place, threads: Option<usize>) -> Result<Self> {
-        Self::build(file, place, threads, |card, weights, place| {
+        Self::build(file, place, threads, rayon_threads, |card, weights, place| {
             Ok(Box::new(plain(card, weights, place)?))
         })
     }
@@ -90,7 +113,8 @@ impl ModelSegmenter {
             dtype: DType::F32, // the executor rounds by itself
             ..place
         };
-        Self::build(file, place, threads, |card, weights, _| {
+        let own = |threads| Ok(Threads::Own(Arc::new(ThreadPool::new(NAME, threads)?)));
+        Self::build(file, place, threads, own, |card, weights, _| {
             let executor = Executor::<N>::load(&card.model, weights)?;
             Ok(Box::new(Executed::new(
                 executor,
@@ -103,6 +127,7 @@ impl ModelSegmenter {
         file: ModelFile,
         place: Place,
         threads: Option<usize>,
+        start: impl FnOnce(Option<usize>) -> Result<Threads>,
         forward: impl FnOnce(&ModelCard, VarBuilder<'static>, Place) -> Result<Box<dyn Forward>>,
     ) -> Result<Self> {
         if let Some(threads) = threads.filter(|threads| !(1..=MAX_THREADS).contains(threads)) {
@@ -112,7 +137,7 @@ impl ModelSegmenter {
         let ModelFile { card, weights } = file;
         let weights = weights.builder(place.dtype, &place.device);
         let forward = forward(&card, weights, place.clone())?;
-        let pool = priority::pool("masam-model", threads)?;
+        let threads = start(threads)?;
         let spec = SegmenterSpec {
             model_id: card.model.name.clone(),
             clip_frames: CLIP_FRAMES,
@@ -130,7 +155,7 @@ impl ModelSegmenter {
             forward,
             normalisation,
             spec,
-            pool: Arc::new(pool),
+            threads,
         })
     }
 
@@ -167,6 +192,10 @@ impl ModelSegmenter {
     }
 }
 
+fn rayon_threads(threads: Option<usize>) -> Result<Threads> {
+    Ok(Threads::Rayon(Arc::new(priority::pool(NAME, threads)?)))
+}
+
 fn plain(card: &ModelCard, weights: VarBuilder<'static>, place: Place) -> Result<Plain> {
     let model = MaSam::new(&card.model, FactMode::Folded, weights)?;
     Ok(Plain::new(model, card.preprocessing.normalisation, place))
@@ -199,8 +228,8 @@ impl Segmenter for ModelSegmenter {
                 continue;
             }
             let rows: Vec<&Request> = batch.iter().map(|&i| &requests[i]).collect();
-            let pool = self.pool.clone();
-            match pulse::install(&pool, || self.forward.clips(&rows)) {
+            let threads = self.threads.clone();
+            match threads.install(|| self.forward.clips(&rows)) {
                 Ok(replies) => batch
                     .iter()
                     .zip(replies)
@@ -239,11 +268,13 @@ impl Segmenter for ModelSegmenter {
             return results;
         }
         let run: Vec<&Step> = sound.iter().map(|&(_, step)| step).collect();
-        let pool = self.pool.clone();
-        let answers = pulse::install(&pool, || self.forward.steps(&run)).unwrap_or_else(|error| {
-            let error = SegmentError::Forward(error.to_string());
-            run.iter().map(|_| Err(error.clone())).collect()
-        });
+        let threads = self.threads.clone();
+        let answers = threads
+            .install(|| self.forward.steps(&run))
+            .unwrap_or_else(|error| {
+                let error = SegmentError::Forward(error.to_string());
+                run.iter().map(|_| Err(error.clone())).collect()
+            });
         for ((row, _), answer) in sound.into_iter().zip(answers) {
             if let Some(result) = results.get_mut(row) {
                 *result = answer;

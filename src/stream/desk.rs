@@ -1,10 +1,10 @@
 //! What a worker and its ports share: a queue and a mailbox per stream.
 
 use super::batch::BatchPace;
-use super::keeper::Life;
-use super::stats::Recent;
+use super::stats::{Recent, RecentShare};
 use super::sync::{Condvar, Mutex, MutexGuard};
 use super::time::Clock;
+use crate::pulse::Pulse;
 use crate::segmenter::{Reply, Request, SegmentError, StreamId};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -105,6 +105,7 @@ pub(super) struct Desk {
     /// Where it is counted until then.
     pub left: Option<LeftThreads>,
     pub stats: WorkerStats,
+    pub processor: RecentShare,
     pub pace: BatchPace,
 }
 
@@ -134,7 +135,7 @@ pub(super) struct Shared {
     /// Signals the ports: answers, interrupts or gone.
     pub news: Condvar,
     pub clock: Clock,
-    pub life: Arc<Life>,
+    pub pulse: Pulse,
 }
 
 impl Shared {

@@ -10,17 +10,6 @@ use crate::segmenter::{
     Reply, Request, SegmentError, Segmenter, SegmenterSpec, StreamId, panic_message, segment_isolated,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-/// What shows that a model that takes long goes on.
-#[derive(Default)]
-pub(super) struct Life {
-    /// Of opening it and of its passes.
-    pub pulse: Pulse,
-    /// It is being opened.
-    pub opens: AtomicBool,
-}
 
 /// Keeps the model in working order.
 #[derive(Default)]
@@ -34,27 +23,24 @@ pub(super) struct Keeper {
     pub restarts: u64,
     /// It has been open.
     pub was_open: bool,
-    /// What the model is doing, for whoever waits.
-    pub life: Arc<Life>,
+    /// Shows that opening the model and its passes go on.
+    pub pulse: Pulse,
     /// Why the model is not open.
     trouble: String,
 }
 
 impl Keeper {
-    /// Without a model; `life` shows what becomes of one.
-    pub fn new(life: Arc<Life>) -> Self {
+    /// Without a model; `pulse` shows that one that takes long goes on.
+    pub fn new(pulse: Pulse) -> Self {
         Self {
-            life,
+            pulse,
             ..Self::default()
         }
     }
 
     /// Opens the model, panics contained.
     pub fn open(&mut self, open: &Open) -> Result<Box<dyn Segmenter>> {
-        self.life.opens.store(true, Ordering::Relaxed);
-        let opened = self.life.pulse.clone().on_thread(|| self.open_contained(open));
-        self.life.opens.store(false, Ordering::Relaxed);
-        opened
+        self.pulse.clone().on_thread(|| self.open_contained(open))
     }
 
     fn open_contained(&self, open: &Open) -> Result<Box<dyn Segmenter>> {
@@ -100,7 +86,8 @@ impl Keeper {
             let error = SegmentError::Forward(format!("the model is not open: {}", self.trouble));
             return requests.iter().map(|_| Err(error.clone())).collect();
         };
-        let pulse = self.life.pulse.clone();
+        let pulse = self.pulse.clone();
+        pulse.count_thread();
         let results = pulse.on_thread(|| segment_isolated(segmenter.as_mut(), requests, None));
         self.blame.begin();
         for (request, _) in requests.iter().zip(&results).filter(|(_, r)| r.is_ok()) {

@@ -12,10 +12,11 @@
 
 use super::desk::{Desk, Lane, SPENT, Shared, Work};
 use super::keeper::Keeper;
-use super::stats::Recent;
+use super::stats::{LATELY_NANOS, Recent};
 use super::sync::{Builder, Condvar, JoinHandle, Mutex, channel, wait_while};
 use super::time::Clock;
 use crate::error::{Error, Result};
+use crate::pulse::Pulse;
 use crate::segmenter::{Reply, Request, SegmentError, Segmenter, SegmenterSpec, StreamId, panic_message};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 
 pub use super::desk::{Done, Job, LeftThreads, Preview, WorkerStats};
 pub use super::port::{Port, Wait};
+pub use crate::priority::Priority;
 
 /// How long the answers of a batch wait for what viewers prepare: far longer than that takes, and less than a frame.
 const PREVIEWS: Duration = Duration::from_millis(20);
@@ -39,17 +41,6 @@ pub struct WorkerConfig {
     pub clock: Clock,
     /// Against other threads of the machine.
     pub priority: Priority,
-}
-
-/// Scheduling priority of the worker's thread and of those that it starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Priority {
-    /// As the thread that starts it.
-    #[default]
-    Inherited,
-    /// The lowest (nice 19 on Linux): streaming threads win. A model opened by the worker has its own threads give way
-    /// to every other at once (`SCHED_IDLE`).
-    Lowest,
 }
 
 /// How [`Worker::stop`] ended.
@@ -153,10 +144,16 @@ impl Worker {
             .map(|since| now_nanos.saturating_sub(since))
     }
 
-    /// How often the model has shown that it goes on, and whether it is being opened.
-    pub fn life(&self) -> (u64, bool) {
-        let life = &self.shared.life;
-        (life.pulse.beats(), life.opens.load(Ordering::Relaxed))
+    /// How often the model has shown that it goes on, also while it is opened.
+    pub fn beats(&self) -> u64 {
+        self.shared.pulse.beats()
+    }
+
+    /// The part of the processor time that the model's threads wanted lately and had, 0 to 1, at `now_nanos` of the
+    /// worker's clock; `None` where they wanted none, or the system does not tell.
+    pub fn processor_share(&self, now_nanos: u64) -> Option<f64> {
+        let time = self.shared.pulse.processor_time();
+        self.shared.desk().processor.share(now_nanos, time)
     }
 
     /// Median of the forward passes.
@@ -221,15 +218,13 @@ fn start(
         work: Condvar::new(),
         news: Condvar::new(),
         clock,
-        life: Arc::default(),
+        pulse: Pulse::new(),
     });
     let theirs = Arc::clone(&shared);
     let thread = Builder::new().name(name).spawn(move || {
         let _gone = Gone(Arc::clone(&theirs));
-        if priority == Priority::Lowest {
-            crate::priority::lower();
-        }
-        let mut keeper = Keeper::new(Arc::clone(&theirs.life));
+        priority.enter();
+        let mut keeper = Keeper::new(theirs.pulse.clone());
         if let Some(open) = begin(&mut keeper) {
             serve(&theirs, &mut keeper, &open);
         }
@@ -257,6 +252,8 @@ impl Drop for Gone {
 fn serve(shared: &Shared, keeper: &mut Keeper, open: &Open) {
     // The same numbers as the desk's, so that their median is not sought while a video waits for the desk.
     let mut forward = Recent::default();
+    // When the threads' processor time was last looked up.
+    let mut measured = 0_u64;
     loop {
         let work = {
             let mut desk = shared.desk();
@@ -284,7 +281,15 @@ fn serve(shared: &Shared, keeper: &mut Keeper, open: &Open) {
                 let median_nanos = forward.percentile(50);
                 drop(requests);
                 preview(shared, &jobs, &results);
+                let over = begun.saturating_add(forward_nanos);
+                let had = (over >= measured.saturating_add(LATELY_NANOS)).then(|| {
+                    measured = over;
+                    shared.pulse.processor_time()
+                });
                 let mut desk = shared.desk();
+                if let Some(time) = had {
+                    desk.processor.share(over, time);
+                }
                 desk.stats.passes += 1;
                 desk.stats.restarts += keeper.restarts - restarts;
                 if is_good {

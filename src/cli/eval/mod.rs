@@ -156,7 +156,7 @@ impl Eval {
         let config = WorkerConfig {
             name: "masam-eval".into(),
             clock: Arc::new(move || u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX)),
-            priority: Priority::Inherited,
+            priority: Priority::Normal,
         };
         let model = self.model.clone();
         let worker = Worker::spawn(config, Arc::new(move || crate::runtime::open(&model, &options)))?;

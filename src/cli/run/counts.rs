@@ -1,7 +1,7 @@
 //! What is counted while `masam run` plays.
 
 use super::log::RunLog;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use std::sync::Arc;
@@ -11,9 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub(super) struct MaskCounts {
     /// Frames that left with one.
     pub(super) frames: u64,
+    /// Frames that left.
+    out: u64,
     live: bool,
     median_pass_nanos: Option<u64>,
     oldest_nanos: u64,
+    /// How many frames of exact mode left without one, and which.
+    missing: (u64, String),
 }
 
 impl MaskCounts {
@@ -23,10 +27,29 @@ impl MaskCounts {
         let number = |name: &str| stats.as_ref().and_then(|s| s.get::<u64>(name).ok());
         let out = number("frames-out").unwrap_or(0);
         Self {
+            out,
             frames: out.saturating_sub(number("frames-without-mask").unwrap_or(0)),
             live: stats.as_ref().is_some_and(|s| s.get("live") == Ok(true)),
             median_pass_nanos: number("forward-p50"),
+            missing: (
+                number("frames-missing-mask").unwrap_or(0),
+                (stats.as_ref())
+                    .and_then(|s| s.get("missing-mask-frames").ok())
+                    .unwrap_or_default(),
+            ),
             oldest_nanos: infer.map_or(0, |e| e.property("max-mask-age")),
+        }
+    }
+
+    /// # Errors
+    /// Frames of exact mode that left without a mask.
+    pub(super) fn complete(&self) -> Result<()> {
+        match &self.missing {
+            (0, _) => Ok(()),
+            (count, frames) => bail!(
+                "no mask on {count} of {} frames: {frames} (counted from 0)",
+                self.out
+            ),
         }
     }
 
@@ -105,5 +128,52 @@ impl Frames {
             gst::PadProbeReturn::Ok
         });
         Ok(frames)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gst::infer::Infer;
+    use crate::runtime::OpenOptions;
+    use crate::stream::faulty::{FaultPlan, Faulty};
+
+    /// What is counted of six frames of which `plan` says how they fail.
+    fn counted(mode: &str, plan: &str) -> MaskCounts {
+        gst::init().unwrap();
+        crate::gst::register().unwrap();
+        let pipeline = gst::parse::launch(&format!(
+            "videotestsrc num-buffers=6 ! video/x-raw,format=RGB,width=64,height=48,framerate=30/1 \
+             ! masaminfer name=infer mode={mode} emit=step ! fakesink"
+        ));
+        let pipeline = pipeline.unwrap().downcast::<gst::Pipeline>().unwrap();
+        let (plan, passes) = (plan.parse::<FaultPlan>().unwrap(), Arc::<AtomicU64>::default());
+        let infer = pipeline.by_name("infer").unwrap();
+        infer.downcast_ref::<Infer>().unwrap().set_segmenter(move || {
+            let file = concat!(env!("CARGO_MANIFEST_DIR"), "/weights/demo.safetensors");
+            let model = crate::runtime::open(file.as_ref(), &OpenOptions::default())?;
+            Ok(Box::new(Faulty::new(model, plan, Arc::clone(&passes))))
+        });
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let wanted = [gst::MessageType::Eos, gst::MessageType::Error];
+        let patience = gst::ClockTime::from_seconds(120);
+        let end = pipeline.bus().unwrap().timed_pop_filtered(patience, &wanted);
+        let counts = MaskCounts::of(&pipeline);
+        pipeline.set_state(gst::State::Null).unwrap();
+        assert_eq!(end.unwrap().type_(), gst::MessageType::Eos);
+        counts
+    }
+
+    #[test]
+    fn frames_of_exact_mode_without_a_mask_are_an_error() {
+        let counts = counted("exact", "error/6");
+        assert_eq!(counts.frames, 5);
+        let error = counts.complete().unwrap_err().to_string();
+        assert_eq!(error, "no mask on 1 of 6 frames: 5 (counted from 0)");
+        assert!(counted("exact", "slow:0.001").complete().is_ok());
+        assert!(
+            counted("live", "error").complete().is_ok(),
+            "a live video goes on"
+        );
     }
 }

@@ -59,6 +59,10 @@ pub struct Run {
     /// Threads of the model on the CPU; 0 for one per core.
     #[arg(long, default_value_t = 0)]
     threads: u32,
+    /// Scheduling of the model's threads: low (keeps a share beside other programs, and never holds the video up), idle
+    /// (only what no other program wants) or normal (as the process).
+    #[arg(long, default_value = "low")]
+    priority: String,
     /// exact: every frame with its own mask; live: the newest mask, the video never waits. By default live for
     /// cameras and rtsp, exact otherwise.
     #[arg(long)]
@@ -178,7 +182,10 @@ impl Run {
             }
             _ => Ok(()),
         };
-        outcome.and(sheet).map(|()| ExitCode::SUCCESS)
+        outcome
+            .and(sheet)
+            .and(masks.complete())
+            .map(|()| ExitCode::SUCCESS)
     }
 
     fn pipeline(&self, input: &Input, tail: &str, prompt: &FramePrompt) -> Result<gst::Pipeline> {
@@ -198,6 +205,7 @@ impl Run {
         set(&infer, "device", &self.device)?;
         set(&infer, "precision", &self.precision)?;
         set(&infer, "threads", &self.threads.to_string())?;
+        set(&infer, "priority", &self.priority)?;
         set(&infer, "emit", &self.emit)?;
         set(&infer, "hop", &self.hop.to_string())?;
         set(&infer, "frame-stride", &self.frame_stride.to_string())?;

@@ -1,11 +1,12 @@
 //! What leaves with a frame: its mask, or why it has none.
 
+use super::report::STARVED_SHARE;
 use super::state::{State, Stream};
 use crate::geometry::Size;
 use crate::gst::meta::MaskMeta;
 use crate::labels::NO_MASK;
 use crate::segmenter::{SegmentError, SegmenterSpec};
-use crate::stream::{FrameTime, Mask, Pace};
+use crate::stream::{FrameTime, Mask};
 use gst::glib;
 use gstreamer as gst;
 use std::sync::Arc;
@@ -127,21 +128,28 @@ impl State {
 
     /// What the viewer is told where a model takes so long that its masks are not young enough to be shown all the time:
     /// one is as old as a pass takes when it comes, and twice that when the next one comes.
-    pub(super) fn slowness(&self, pace: Pace) -> Option<String> {
+    pub(super) fn slowness(&self, now_nanos: u64) -> Option<String> {
+        let supervisor = &self.session.supervisor;
+        let pace = supervisor.pace(now_nanos);
         let oldest = self.session.settings.max_mask_age_nanos;
         let seconds = |nanos: u64| nanos as f64 / 1e9;
+        // To whole seconds, so that the line is not another for every frame.
+        let clip = match (pace.median_nanos, pace.busy_nanos) {
+            (Some(median), _) if median.saturating_mul(2) > oldest => {
+                format!("{:.1} s for a clip", seconds(median))
+            }
+            (_, Some(busy)) if busy > oldest => format!("{:.0} s for a clip so far", seconds(busy).floor()),
+            _ => return None,
+        };
+        let cause = match supervisor.processor_share(now_nanos) {
+            Some(share) if share < STARVED_SHARE => format!(
+                "other programs starve the model: it has less than {:.0} % of the processor time that it wants",
+                // To whole tens, for the same reason.
+                10.0 * (share * 10.0).floor() + 10.0
+            ),
+            _ => "the model is too slow".into(),
+        };
         let limit = format!("masks older than {:.1} s are not shown", seconds(oldest));
-        match (pace.median_nanos, pace.busy_nanos) {
-            (Some(median), _) if median.saturating_mul(2) > oldest => Some(format!(
-                "the model is too slow: {:.1} s for a clip, {limit}",
-                seconds(median)
-            )),
-            // To whole seconds, so that the line is not another for every frame.
-            (_, Some(busy)) if busy > oldest => Some(format!(
-                "the model is too slow: {:.0} s for a clip so far, {limit}",
-                seconds(busy).floor()
-            )),
-            _ => None,
-        }
+        Some(format!("{cause}: {clip}, {limit}"))
     }
 }

@@ -4,7 +4,6 @@ use super::imp::{CAT, Infer};
 use super::report::is_told;
 use super::state::{Came, Eye, State};
 use crate::geometry::Rect;
-use crate::passage::Passage;
 use crate::segmenter::{ModelFrame, SegmentError};
 use crate::stream::FrameTime;
 use gst::subclass::prelude::*;
@@ -204,15 +203,10 @@ impl Infer {
         buffer: &gst::Buffer,
         time: FrameTime,
     ) -> Result<crate::Result<ModelFrame>, gst::FlowError> {
-        let Some((format, mut region, live)) = self.state().as_ref().and_then(State::view) else {
+        let Some((format, mut region)) = self.state().as_ref().and_then(State::view) else {
             return Err(gst::FlowError::Flushing);
         };
-        let passage = || live.then(Passage::begin);
-        let found = {
-            let _passage = passage();
-            eye.find_region(&format, buffer, time)
-        };
-        match found {
+        match eye.find_region(&format, buffer, time) {
             Ok(Some(found)) if found != region => {
                 gst::info!(CAT, imp = self, "region of interest: {found:?}");
                 if self.is_under_way() {
@@ -224,7 +218,6 @@ impl Infer {
             // A buffer that cannot be read is reported by the next look.
             _ => (),
         }
-        let _passage = passage();
         Ok(eye.look(&format, buffer, region))
     }
 }
@@ -324,11 +317,11 @@ impl State {
         late && looked_lately
     }
 
-    /// Format and region of the frames, and whether they are shown live.
-    fn view(&self) -> Option<(super::picture::Format, Rect, bool)> {
+    /// Format and region of the frames.
+    fn view(&self) -> Option<(super::picture::Format, Rect)> {
         self.stream
             .as_ref()
-            .map(|stream| (stream.format.clone(), stream.square.region, stream.live))
+            .map(|stream| (stream.format.clone(), stream.square.region))
     }
 
     fn give_back(&mut self, eye: Option<Eye>) {

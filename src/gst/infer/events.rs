@@ -118,6 +118,7 @@ impl Infer {
             }
             EventView::StreamStart(_) | EventView::Eos(_) => {
                 self.tell_flow_of_held();
+                self.warn_of_missing_masks();
                 self.forward(event)
             }
             _ => self.queue_event(event),

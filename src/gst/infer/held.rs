@@ -8,6 +8,7 @@
 
 use super::imp::Infer;
 use super::report::is_told;
+use super::settings::Mode;
 use super::state::{State, UNKNOWN_FRAME_NANOS};
 use crate::segmenter::SegmentError;
 use crate::stream::live::end_of_delay_nanos;
@@ -159,8 +160,19 @@ impl Infer {
             }
             None => return Err(gst::FlowError::Flushing),
         };
+        let begun_nanos = self.now_nanos();
         let waited = port.map_or(Wait::Gone, |port| port.wait(tend_every));
         if waited == Wait::TimedOut {
+            let now_nanos = self.now_nanos();
+            let waited_nanos = now_nanos.saturating_sub(begun_nanos);
+            // Where this thread could not run, the model's could not either: the process was stopped, or starved.
+            match (
+                waited_nanos > 2 * tend_every.as_nanos() as u64,
+                self.state().as_ref(),
+            ) {
+                (true, Some(state)) => state.session.supervisor.excuse(now_nanos),
+                _ => (),
+            }
             self.tend();
         }
         let grown = {
@@ -310,6 +322,14 @@ impl State {
         held_for(longest, frame_nanos)
     }
 
+    /// Whether every frame is to leave with its own mask.
+    fn is_exact(&self) -> bool {
+        match &self.stream {
+            Some(stream) => !stream.live,
+            None => self.session.settings.mode == Mode::Exact,
+        }
+    }
+
     fn is_full(&self) -> bool {
         let is_frame = |item: &&Held| matches!(item, Held::Frame { .. });
         self.held.iter().filter(is_frame).count() > self.most_held() as usize
@@ -416,10 +436,15 @@ impl State {
             None => Next::Rest,
             Some(Held::Event(event)) => Next::Forward(event),
             Some(Held::Frame { mut buffer, time, .. }) => {
-                self.numbers.frames_out += 1;
+                let bare_before = self.numbers.frames_bare;
+                let was_shown = outcome.is_some();
                 if let Some(outcome) = outcome {
                     *failure = self.dress(&mut buffer, time, outcome, now_nanos);
                 }
+                if self.is_exact() && (!was_shown || self.numbers.frames_bare > bare_before) {
+                    self.numbers.missing.add(self.numbers.frames_out);
+                }
+                self.numbers.frames_out += 1;
                 Next::Push(buffer)
             }
         }
@@ -435,9 +460,7 @@ impl State {
         now_nanos: u64,
     ) -> Option<(SegmentError, u64)> {
         let reason = match outcome {
-            Outcome::None => self
-                .slowness(self.session.supervisor.pace(now_nanos))
-                .or_else(|| self.restlessness()),
+            Outcome::None => self.slowness(now_nanos).or_else(|| self.restlessness()),
             _ => None,
         };
         match (outcome, &mut self.stream) {

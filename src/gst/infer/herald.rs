@@ -8,8 +8,8 @@ use super::imp::Infer;
 use crate::geometry::Size;
 use crate::gst::meta::MaskMeta;
 use crate::segmenter::{Plane, Reply, SegmenterSpec};
-use crate::stream::Preview;
 use crate::stream::fuse::upright;
+use crate::stream::{Preview, Priority};
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
@@ -32,14 +32,16 @@ struct Herald {
 }
 
 impl Herald {
-    /// Starts the thread, with the priority of this one.
+    /// Starts the thread, with the priority of this one's model.
     fn start(announce: impl FnMut(u64, Vec<u8>) + Send + 'static) -> Option<Self> {
         let (calls, called) = sync_channel::<Call>(1);
         let busy = Arc::new(AtomicBool::new(false));
         let (theirs, mut announce) = (Arc::clone(&busy), announce);
+        let priority = Priority::of_thread();
         let thread = std::thread::Builder::new()
             .name("masam-herald".into())
             .spawn(move || {
+                priority.enter();
                 for Call { epoch, labels, done } in called {
                     announce(epoch, labels);
                     theirs.store(false, Ordering::Release);

@@ -10,6 +10,10 @@ use gstreamer as gst;
 /// Name of the element message with the numbers of `stats`.
 const STATS_MESSAGE: &str = "masam-stats";
 
+/// A model whose threads had less of the processor time that they wanted is starved. Two threads that share two
+/// processors with two busy programs have half.
+pub(super) const STARVED_SHARE: f64 = 0.6;
+
 /// Name of the structure in the details of a warning about the model.
 const FAULT_DETAILS: &str = "masam-fault";
 
@@ -21,6 +25,8 @@ impl Infer {
             .as_ref()
             .map(|session| session.supervisor.stats())
             .unwrap_or_default();
+        let share = (self.session().as_ref())
+            .and_then(|session| session.supervisor.processor_share(self.now_nanos()));
         let (detached, off, spec) = match &*self.session() {
             Some(session) => (
                 session.supervisor.detached(),
@@ -47,6 +53,7 @@ impl Infer {
             .field("frames-unreadable", numbers.frames_unread)
             .field("frames-copied", numbers.frames_copied)
             .field("frames-not-looked-at", numbers.frames_hurried)
+            .field("frames-missing-mask", numbers.missing.count())
             .field("clips-run", counts.clips_run)
             .field("clips-skipped", counts.clips_skipped)
             .field("clips-failed", counts.clips_failed)
@@ -65,6 +72,13 @@ impl Infer {
         }
         if let Some(fault) = fault {
             stats.set("fault", fault);
+        }
+        if numbers.missing.count() > 0 {
+            stats.set("missing-mask-frames", numbers.missing.to_string());
+        }
+        if let Some(share) = share {
+            stats.set("processor-share", share);
+            stats.set("starved", share < STARVED_SHARE);
         }
         // Quantiles of nothing are left out.
         for (name, recent, per_cent) in [
@@ -147,6 +161,28 @@ impl Infer {
             self,
             gst::StreamError::Failed,
             ("{text}: {error} ({count} so far)"),
+            details: details
+        );
+    }
+
+    /// Warns, at the end of a stream in exact mode, of the frames that left without their masks.
+    pub(super) fn warn_of_missing_masks(&self) {
+        let (missing, out) = match self.state().as_mut() {
+            Some(state) if state.numbers.missing.count() > state.numbers.missing_told => {
+                state.numbers.missing_told = state.numbers.missing.count();
+                (state.numbers.missing.clone(), state.numbers.frames_out)
+            }
+            _ => return,
+        };
+        let details = gst::Structure::builder(FAULT_DETAILS)
+            .field("kind", "missing-masks")
+            .field("count", missing.count())
+            .field("frames", missing.to_string())
+            .build();
+        gst::element_imp_warning!(
+            self,
+            gst::StreamError::Failed,
+            ("no mask on {} of {out} frames: {missing} (counted from 0)", missing.count()),
             details: details
         );
     }

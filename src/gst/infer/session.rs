@@ -1,6 +1,6 @@
 //! The model behind an element, from READY on: of its own, or shared with elements of the same `model-instance-id`.
 
-use super::settings::{Mode, Roi, Settings};
+use super::settings::{Mode, Priority as Wish, Roi, Settings};
 use crate::error::{Error, Result};
 use crate::prompt::FramePrompt;
 use crate::segmenter::SegmenterSpec;
@@ -45,6 +45,7 @@ struct Opened {
     device: String,
     precision: String,
     threads: u32,
+    priority: Wish,
     inject_fault: String,
     watchdog_nanos: u64,
 }
@@ -57,6 +58,7 @@ impl Opened {
             device: settings.device.clone(),
             precision: settings.precision.clone(),
             threads: settings.threads,
+            priority: settings.priority,
             inject_fault: settings.inject_fault.clone(),
             watchdog_nanos: settings.watchdog_nanos,
         }
@@ -172,11 +174,12 @@ fn named(error: Error, path: &std::path::Path) -> Error {
 }
 
 fn priority(settings: &Settings) -> Priority {
-    match settings.mode {
-        // A video that joins later may be live.
-        _ if !settings.model_instance_id.is_empty() => Priority::Lowest,
-        Mode::Exact => Priority::Inherited,
-        Mode::Auto | Mode::Live => Priority::Lowest,
+    match settings.priority.into() {
+        // No frame is to be shown in time. A video that joins later may be live.
+        Priority::Low if settings.mode == Mode::Exact && settings.model_instance_id.is_empty() => {
+            Priority::Normal
+        }
+        priority => priority,
     }
 }
 

@@ -67,6 +67,38 @@ impl From<Emit> for crate::stream::Emit {
     }
 }
 
+/// The property `priority`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "MasamInferPriority")]
+pub enum Priority {
+    /// As [`crate::stream::Priority::Low`].
+    #[default]
+    #[enum_value(
+        name = "as the process, with a slice that lets threads that wake up run at once: masks keep their share",
+        nick = "low"
+    )]
+    Low,
+    /// As [`crate::stream::Priority::Idle`].
+    #[enum_value(
+        name = "SCHED_IDLE and nice 19: whatever no other program wants, which may be no masks at all",
+        nick = "idle"
+    )]
+    Idle,
+    /// As [`crate::stream::Priority::Normal`].
+    #[enum_value(name = "as the process: nothing is changed", nick = "normal")]
+    Normal,
+}
+
+impl From<Priority> for crate::stream::Priority {
+    fn from(priority: Priority) -> Self {
+        match priority {
+            Priority::Low => crate::stream::Priority::Low,
+            Priority::Idle => crate::stream::Priority::Idle,
+            Priority::Normal => crate::stream::Priority::Normal,
+        }
+    }
+}
+
 /// Most threads that a model's pool can be asked to have.
 const MAX_THREADS: u32 = 1024;
 
@@ -78,6 +110,7 @@ pub(super) struct Settings {
     pub precision: String,
     /// 0: one per core.
     pub threads: u32,
+    pub priority: Priority,
     pub mode: Mode,
     pub emit: Emit,
     pub hop: u32,
@@ -106,6 +139,7 @@ impl Default for Settings {
             device: "auto".into(),
             precision: "auto".into(),
             threads: 0,
+            priority: Priority::default(),
             mode: Mode::default(),
             emit: Emit::default(),
             hop: 1,
@@ -233,6 +267,11 @@ pub(super) fn properties() -> &'static [glib::ParamSpec] {
                 .default_value(default.threads)
                 .mutable_ready()
                 .build(),
+            glib::ParamSpecEnum::builder_with_default("priority", default.priority)
+                .nick("Priority")
+                .blurb("Scheduling of the model's threads on the CPU, against other programs and the video's own threads")
+                .mutable_ready()
+                .build(),
             glib::ParamSpecEnum::builder_with_default("mode", default.mode)
                 .nick("Mode")
                 .blurb("Whether the video may wait for the model")
@@ -292,8 +331,8 @@ pub(super) fn properties() -> &'static [glib::ParamSpec] {
             glib::ParamSpecUInt64::builder("watchdog")
                 .nick("Watchdog")
                 .blurb(
-                    "Time in ns, and at least ten median passes, after which a forward pass counts as hung; before \
-                     there is a median, time without a sign of life",
+                    "Time in ns without a sign of life, and at least ten median passes, after which a forward pass \
+                     counts as hung",
                 )
                 .minimum(1_000_000)
                 .default_value(default.watchdog_nanos)
@@ -363,6 +402,7 @@ impl Settings {
             "device" => self.device = text(value, &default.device),
             "precision" => self.precision = text(value, &default.precision),
             "threads" => self.threads = value.get().unwrap_or(default.threads),
+            "priority" => self.priority = value.get().unwrap_or_default(),
             "mode" => self.mode = value.get().unwrap_or_default(),
             "emit" => self.emit = value.get().unwrap_or_default(),
             "hop" => self.hop = value.get().unwrap_or(default.hop),
@@ -393,6 +433,7 @@ impl Settings {
             "device" => self.device.to_value(),
             "precision" => self.precision.to_value(),
             "threads" => self.threads.to_value(),
+            "priority" => self.priority.to_value(),
             "mode" => self.mode.to_value(),
             "emit" => self.emit.to_value(),
             "hop" => self.hop.to_value(),

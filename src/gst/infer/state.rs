@@ -13,7 +13,7 @@ use crate::kernels::picture::region::RegionFinder;
 use crate::prompt::FramePrompt;
 use crate::segmenter::{ModelFrame, Prompt, Resize, SegmentError, SegmenterSpec, StreamId};
 use crate::stream::engine::Counts;
-use crate::stream::stats::Recent;
+use crate::stream::stats::{FrameRanges, Recent};
 use crate::stream::time::Timekeeper;
 use crate::stream::worker::unique_stream;
 use crate::stream::{
@@ -140,6 +140,10 @@ pub(super) struct Numbers {
     pub frames_copied: u64,
     /// Frames whose mask could not be computed.
     pub frames_failed: u64,
+    /// Frames of exact mode that left without a mask, by their place among those that left since the start.
+    pub missing: FrameRanges,
+    /// Of those, how many have been told of.
+    pub missing_told: u64,
     /// Frames that were not looked at because they came too late.
     pub frames_hurried: u64,
     /// Faults of live engines, and those among them of the present one that have been reported.

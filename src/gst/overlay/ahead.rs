@@ -1,17 +1,16 @@
 //! Masks that are made before the frame comes that shows them.
 //!
 //! Tracing a mask takes longer than all else that is done to a frame. `masaminfer` announces each mask of a live stream
-//! before any frame carries it. It is traced there and then, by a thread that gives way to every other
-//! ([`crate::priority`]), and the streaming thread finds it ready. Nothing depends on that: a mask that was not
+//! before any frame carries it. It is traced there and then, by the thread that announces it, and the streaming thread
+//! finds it ready. Nothing depends on that: a mask that was not
 //! announced, or is asked for with other wishes by then, is traced where it is drawn.
 
 use super::painter::{Foreseen, Painter, Traced};
 use super::settings::Settings;
 use crate::gst::meta::MaskView;
 use crate::kernels::picture::blend_sheet::FrameLayout;
-use rayon::ThreadPool;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Masks kept ready: frames that wait, in a queue or for `video-delay`, show masks when later ones have been announced.
 const READY: usize = 8;
@@ -29,8 +28,6 @@ pub(crate) struct Ahead {
 struct Bench {
     /// Locked by those who announce only, for as long as a mask takes.
     painter: Mutex<Painter>,
-    /// A thread to make them on, started when the first one is announced; that of the frames before, if there were any.
-    pool: Arc<OnceLock<Option<ThreadPool>>>,
 }
 
 /// Behind a lock that is held to take and give only.
@@ -47,10 +44,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Ahead {
     /// Frames of another layout will come, or none.
     pub fn reset(&self, layout: Option<(FrameLayout, &Settings)>) {
-        let pool = locked(&self.bench).as_ref().map(|bench| Arc::clone(&bench.pool));
         let bench = layout.map(|(layout, settings)| Bench {
             painter: Mutex::new(Painter::new(layout, settings.clone())),
-            pool: pool.unwrap_or_default(),
         });
         // Freed without the lock.
         let before = std::mem::replace(&mut *locked(&self.bench), bench.map(Arc::new));
@@ -71,13 +66,7 @@ impl Ahead {
             return;
         }
         painter.set_settings(settings);
-        let pool = bench
-            .pool
-            .get_or_init(|| crate::priority::pool("masam-overlay", Some(1)).ok());
-        if !pool
-            .as_ref()
-            .is_some_and(|pool| pool.install(|| painter.foresee(view)))
-        {
+        if !painter.foresee(view) {
             return;
         }
         let spare = locked(&self.ready).spare.pop().unwrap_or_default();

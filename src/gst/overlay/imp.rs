@@ -9,7 +9,6 @@ use crate::gst::meta::{self, MaskView};
 use crate::gst::planes::{FORMATS, Layout, pixel_format};
 use crate::gst::told::Told;
 use crate::kernels::picture::convert::PixelFormat;
-use crate::passage::Passage;
 use crate::{Error, Result};
 use gst::glib;
 use gst::prelude::*;
@@ -300,9 +299,9 @@ impl BaseTransformImpl for MasamOverlay {
 
     /// Masks are announced before the first frame comes that shows them.
     fn sink_event(&self, event: gst::Event) -> bool {
-        // A video's own thread is not to wait for one that gives way.
+        // A video's own thread has no time for it.
         if event.type_() == gst::EventType::CustomDownstreamOob
-            && crate::priority::is_lowest()
+            && crate::priority::is_in_background()
             && let Some(structure) = event
                 .structure()
                 .filter(|structure| structure.name() == meta::NAME)
@@ -329,11 +328,9 @@ impl BaseTransformImpl for MasamOverlay {
             );
             return Err(gst::FlowError::NotNegotiated);
         };
-        let passage = Passage::begin();
         let painted = self
             .prepare(state, &buffer)
             .then(|| self.paint(state, buffer.make_mut()));
-        drop(passage);
         if let Some(painted) = painted {
             // A frame that cannot be drawn on goes on without a mask; one warning says so until one can be again.
             if let Err(cause) = &painted

@@ -23,7 +23,6 @@ mod number;
 mod tile;
 
 use crate::kernels::memory::Buffer;
-use crate::passage;
 use candle_core::{Result, bail};
 pub use number::Number;
 use std::ops::Range;
@@ -323,7 +322,6 @@ pub fn product<N: Number>(
             output.len()
         );
     }
-    passage::hold_still();
     N::run(tile::Job {
         output,
         stride,

@@ -195,7 +195,6 @@ impl Tracer {
             layer.end_row();
         }
         for row in 0..self.inked.height() {
-            crate::passage::hold_still();
             let pixels = self.rows.pixels(row);
             if pixels.is_empty() {
                 continue;
@@ -361,21 +360,6 @@ mod tests {
         };
         Tracer::default().trace(mask, &drawing, limits, &mut layer);
         layer
-    }
-
-    #[test]
-    fn a_thread_that_traces_looks_for_frames_at_every_row() {
-        let size = Size::square(16);
-        let ids: Vec<u8> = (0..256).map(|at| u8::from(at % 16 > at / 16)).collect();
-        let mask = MaskPlane {
-            ids: &ids,
-            mask: size,
-            region: size.rect(),
-            frame: size,
-        };
-        let (_, _, before) = crate::passage::counts::get();
-        trace(&mask, 1.0, Limits::default());
-        assert!(crate::passage::counts::get().2 - before >= 16);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::kernels::packed::Number;
 use crate::kernels::packed::attention::{HeadOfSpan, SpanAttention};
 use crate::model::attention::Attention;
 use crate::model::layers::LayerNorm;
+use crate::runtime::thread_pool::current_threads;
 use candle_core::{Result, Tensor};
 
 /// Rows of tokens that are projected before attention looks at them: their queries, keys and values stay in the cache
@@ -143,7 +144,7 @@ impl<N: Number> BlockAttention<N> {
         let (width, head_width, heads) = (self.proj.outputs(), self.inner.head_width(), self.inner.heads());
         let (down, across) = self.inner.spans();
         let units = images * down * across * heads;
-        let bands = (2 * rayon::current_num_threads()).div_ceil(units);
+        let bands = (2 * current_threads()).div_ceil(units);
         let mixed = Shared::new(mixed);
         rooms.run(units * bands, |index, room| {
             let (unit, band) = (index / bands, index % bands);

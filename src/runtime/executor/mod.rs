@@ -49,7 +49,7 @@ use mlp::BlockMlp;
 use neck::Neck;
 use patch::Patches;
 use plan::Plan;
-use room::{Rooms, attended, take};
+use room::{Rooms, take};
 use step::Between;
 use transformer::{Exchange, Sides, Transformer};
 
@@ -297,7 +297,7 @@ impl<N: Number> Executor<N> {
             Some(plan) if plan.is_for(job.clips, job.frames, job.outputs) => plan,
             _ => Plan::new(&self.config, job.clips, job.frames, job.outputs),
         };
-        let done = attended(|| self.run(&plan, job.picture, Time::Clips, masks, observer));
+        let done = self.run(&plan, job.picture, Time::Clips, masks, observer);
         self.buffers.plan = Some(plan);
         done?;
         Ok(&self.buffers.not_finite)
@@ -334,7 +334,7 @@ impl<N: Number> Executor<N> {
             Some(plan) if plan.clips == streams && plan.frames == 1 && plan.decoded.len() == streams => plan,
             _ => Plan::new(&self.config, streams, 1, &(0..streams).collect::<Vec<_>>()),
         };
-        let done = attended(|| self.run(&plan, picture, Time::Step(states), masks, None));
+        let done = self.run(&plan, picture, Time::Step(states), masks, None);
         self.buffers.plan = Some(plan);
         done?;
         for (state, not_finite) in states.iter_mut().zip(&self.buffers.not_finite) {

@@ -2,14 +2,12 @@
 
 use crate::kernels::memory::Buffer;
 use crate::kernels::packed::{Number, Panels, attention};
-use crate::{passage, pulse};
+use crate::pulse;
+use crate::runtime::thread_pool::{current_threads, try_for_each};
 use candle_core::{Result, bail};
-use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, PoisonError};
 
 /// Rows of a task where there are plenty: enough to use a panel of weights often, few enough for a core's cache.
 const MOST_ROWS: usize = 128;
@@ -101,7 +99,7 @@ impl<N> Default for Rooms<N> {
 impl<N: Number> Rooms<N> {
     /// Makes room for every thread of the current pool.
     pub(super) fn fit(&mut self) -> Result<()> {
-        while self.0.len() < rayon::current_num_threads() {
+        while self.0.len() < current_threads() {
             self.0.push(Mutex::new(Room::new()?));
         }
         Ok(())
@@ -125,54 +123,13 @@ impl<N: Number> Rooms<N> {
         task: impl Fn(usize, &mut Room<N>) -> Result<()> + Sync,
     ) -> Result<()> {
         pulse::beat();
-        (0..count).into_par_iter().with_max_len(1).try_for_each(|index| {
-            let thread = rayon::current_thread_index().unwrap_or(0);
+        try_for_each(count, |index, thread| {
             let Some(room) = self.0.get(thread % self.0.len().max(1)) else {
                 bail!("the executor has no room for thread {thread}")
             };
-            passage::hold_still();
             // What a task that panicked left behind is only ever written over.
             task(index, &mut room.lock().unwrap_or_else(PoisonError::into_inner))
         })
-    }
-}
-
-/// How long a thread looks out for tasks before it leaves that to the pool, which sends it to sleep.
-const PATIENCE: Duration = Duration::from_micros(200);
-
-/// Does `work` while the other threads of the pool look out for its tasks: one that sleeps takes longer to wake than a
-/// small task takes.
-pub(super) fn attended<R>(work: impl FnOnce() -> R) -> R {
-    /// Sets the flag however `work` ends.
-    struct Over(Arc<AtomicBool>);
-    impl Drop for Over {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Release);
-        }
-    }
-    let Some(own) = rayon::current_thread_index() else {
-        return work();
-    };
-    let over = Over(Arc::new(AtomicBool::new(false)));
-    let theirs = Arc::clone(&over.0);
-    // Nobody waits for these: a thread that the system keeps from running finds that all is over when it comes.
-    rayon::spawn_broadcast(move |thread| {
-        if thread.index() != own {
-            attend(&theirs);
-        }
-    });
-    work()
-}
-
-/// Takes on tasks until it is over, or until there have been none for a while.
-fn attend(over: &AtomicBool) {
-    let mut last = Instant::now();
-    while !over.load(Ordering::Acquire) && last.elapsed() < PATIENCE {
-        if passage::hold_still() || rayon::yield_now() == Some(rayon::Yield::Executed) {
-            last = Instant::now();
-        } else {
-            std::hint::spin_loop();
-        }
     }
 }
 
@@ -187,7 +144,7 @@ pub(super) struct Cut {
 impl Cut {
     /// `rows` rows in each of `images` images, where a task goes through `depth` images at once.
     pub(super) fn new(rows: usize, images: usize, depth: usize) -> Self {
-        let threads = rayon::current_num_threads();
+        let threads = current_threads();
         let depth = depth.max(1);
         // At least two tasks for each thread, as long as they are worth it.
         let even = (rows * images.max(1) / depth).div_ceil(2 * threads);
@@ -280,24 +237,6 @@ mod tests {
             }
             assert!(seen.iter().all(|times| *times == 1), "{rows} {images} {depth}");
         }
-    }
-
-    #[test]
-    fn every_task_looks_first_whether_it_is_in_a_frames_way() {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        pool.install(|| {
-            let mut rooms = Rooms::<f32>::default();
-            rooms.fit().unwrap();
-            let (_, _, before) = passage::counts::get();
-            rooms
-                .run(7, |index, _| {
-                    let (_, _, looked) = passage::counts::get();
-                    assert_eq!(looked - before, index as i32 + 1);
-                    Ok(())
-                })
-                .unwrap();
-            assert_eq!(passage::counts::get().2 - before, 7);
-        });
     }
 
     #[test]

@@ -96,7 +96,7 @@ fn config() -> WorkerConfig {
     WorkerConfig {
         name: "test-worker".into(),
         clock,
-        priority: Priority::Inherited,
+        priority: Priority::Normal,
     }
 }
 
