@@ -62,7 +62,7 @@ fn properties_reach_the_part_that_has_them() {
             .infer()
             .property_value("emit")
             .get::<masam::gst::infer::Emit>(),
-        Ok(masam::gst::infer::Emit::Centre)
+        Ok(masam::gst::infer::Emit::Center)
     );
     assert_eq!(masam.infer().property::<u64>("max-mask-age"), 7);
     assert_eq!(masam.overlay().property::<f32>("opacity"), 0.25);

@@ -181,6 +181,13 @@ impl Engine {
         }
     }
 
+    /// From now on masks of frames older than this, in ns, are not given out. Live mode only.
+    pub fn set_max_age(&mut self, max_age_nanos: u64) {
+        if let Engine::Live(live) = self {
+            live.set_max_age(max_age_nanos);
+        }
+    }
+
     /// The next clip to run. In live mode it takes the place of one that has not been begun.
     pub fn next_job(&mut self) -> Option<Job> {
         match self {

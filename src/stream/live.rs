@@ -214,6 +214,11 @@ impl LiveEngine {
         self.config.prompt = prompt;
     }
 
+    /// As [`Engine::set_max_age`](super::Engine::set_max_age).
+    pub fn set_max_age(&mut self, max_age_nanos: u64) {
+        self.config.max_age_nanos = max_age_nanos;
+    }
+
     /// Forgets frames, clips and masks.
     pub fn begin_epoch(&mut self) {
         self.epoch += 1;

@@ -21,6 +21,7 @@
 //! ```
 
 use crate::error::{Error, Result, all_of};
+use crate::segmenter::Temporal;
 use std::fmt;
 use std::str::FromStr;
 
@@ -42,19 +43,31 @@ pub enum Emit {
     Step,
 }
 
+impl Emit {
+    /// What `emit=auto` means: [`Emit::Step`] for a causal model, which costs a fifth of a clip, [`Emit::Newest`]
+    /// for any other.
+    pub fn auto(temporal: Temporal) -> Self {
+        match temporal {
+            Temporal::Causal => Emit::Step,
+            Temporal::Centered => Emit::Newest,
+        }
+    }
+}
+
 impl FromStr for Emit {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
         match text {
             "newest" => Ok(Emit::Newest),
-            "centre" => Ok(Emit::Centre),
+            // The spelling of earlier versions.
+            "center" | "centre" => Ok(Emit::Centre),
             "ensemble" => Ok(Emit::Ensemble),
             "step" => Ok(Emit::Step),
             _ => Err(Error::config(
                 "emit",
                 text,
-                "it has to be newest, centre, ensemble or step",
+                "it has to be newest, center, ensemble or step",
             )),
         }
     }
@@ -64,7 +77,7 @@ impl fmt::Display for Emit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Emit::Newest => "newest",
-            Emit::Centre => "centre",
+            Emit::Centre => "center",
             Emit::Ensemble => "ensemble",
             Emit::Step => "step",
         })

@@ -41,7 +41,7 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    fn pass(&self) {
+    pub fn pass(&self) {
         let mut state = self.state.lock().unwrap();
         state.begun += 1;
         state.blocked += 1;
@@ -353,6 +353,13 @@ impl Bench {
     }
 
     pub fn stat_u32(&self, name: &str) -> u32 {
+        self.element
+            .property::<gst::Structure>("stats")
+            .get(name)
+            .unwrap()
+    }
+
+    pub fn stat_bool(&self, name: &str) -> bool {
         self.element
             .property::<gst::Structure>("stats")
             .get(name)

@@ -50,9 +50,10 @@ pub struct Eval {
     /// Accept labels with more than 0.1 % of pixels of unknown colors or values; those pixels are ignored.
     #[arg(long)]
     accept_unknown_labels: bool,
-    /// Which output of a clip is scored: newest, centre, ensemble or step. The reference protocol is ensemble.
-    #[arg(long, default_value = "newest")]
-    emit: Emit,
+    /// Which output of a clip is scored: newest, center, ensemble or step; auto is step for a causal model and newest
+    /// for any other. The reference protocol is ensemble.
+    #[arg(long, default_value = "auto")]
+    emit: String,
     /// Source frames between two frames of a clip: 1 where the data has the rate that the model was trained at.
     #[arg(long, default_value_t = 1)]
     frame_stride: usize,
@@ -112,6 +113,7 @@ impl Eval {
                 self.split
             );
         }
+        let emit = self.emit()?;
         let frames = plan
             .sequences
             .iter()
@@ -130,7 +132,7 @@ impl Eval {
                 bail!("{}: no file can be written there", file.display());
             }
         }
-        let mut offline = self.open()?;
+        let mut offline = self.open(emit)?;
         for note in &data.notes {
             eprintln!("masam: {note}");
         }
@@ -145,8 +147,16 @@ impl Eval {
         Ok(ExitCode::SUCCESS)
     }
 
+    /// The output to score; none for the one that suits the model.
+    fn emit(&self) -> Result<Option<Emit>> {
+        match self.emit.as_str() {
+            "auto" => Ok(None),
+            text => text.parse().map(Some).context("--emit"),
+        }
+    }
+
     /// The model behind an engine, as the elements open it.
-    fn open(&self) -> Result<Offline> {
+    fn open(&self, emit: Option<Emit>) -> Result<Offline> {
         let options = OpenOptions {
             device: self.device,
             precision: self.precision,
@@ -162,7 +172,7 @@ impl Eval {
         let worker = Worker::spawn(config, Arc::new(move || crate::runtime::open(&model, &options)))?;
         let window = Window {
             clip_frames: worker.spec().clip_frames,
-            emit: self.emit,
+            emit: emit.unwrap_or_else(|| Emit::auto(worker.spec().temporal)),
             hop_frames: 1,
             stride_frames: self.frame_stride,
         };
@@ -227,7 +237,7 @@ impl Eval {
             data: self.data.clone(),
             kind: data.kind.to_string(),
             split: self.split.to_string(),
-            emit: self.emit.to_string(),
+            emit: offline.window().emit.to_string(),
             frame_stride: self.frame_stride,
             limit: plan.limit,
             repaired: repaired.count(),

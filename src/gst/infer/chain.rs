@@ -58,49 +58,15 @@ impl Infer {
             gst::debug!(CAT, imp = self, "discontinuity");
             self.end_epoch()?;
         }
-        self.follow_prompt()?;
+        self.follow_changes()?;
         self.take_in(buffer, time, flushes)?;
         let flow = self.let_go();
         self.post_stats();
         flow
     }
 
-    /// Where the prompt has been set anew, ends the epoch, so that no mask rests on two prompts, and goes on with it.
-    fn follow_prompt(&self) -> Result<(), gst::FlowError> {
-        let changed = self
-            .state()
-            .as_mut()
-            .is_some_and(|state| std::mem::take(&mut state.prompt_changed));
-        if !changed {
-            return Ok(());
-        }
-        if self.is_under_way() {
-            self.end_epoch()?;
-        }
-        let (region, caps) = {
-            let state = self.state();
-            let state = state.as_ref().ok_or(gst::FlowError::Flushing)?;
-            (
-                state.stream.as_ref().map(|stream| stream.square.region),
-                state.caps.clone(),
-            )
-        };
-        match (region, caps) {
-            (Some(region), _) => self.aim(region),
-            // The prompt before may have been why there are no masks.
-            (None, Some(caps)) => {
-                if let Err(message) = self.set_caps(&caps) {
-                    self.post_error_message(message);
-                    return Err(gst::FlowError::NotNegotiated);
-                }
-            }
-            (None, None) => (),
-        }
-        Ok(())
-    }
-
     /// Has later clips show `region`, and says so where the prompt does not lie in it.
-    fn aim(&self, region: Rect) {
+    pub(super) fn aim(&self, region: Rect) {
         let trouble = self.state().as_mut().and_then(|state| state.aim(region));
         if let Some(error) = trouble {
             self.warn_of_settings(&error);
@@ -108,7 +74,7 @@ impl Infer {
     }
 
     /// Whether frames have been taken in since the epoch began.
-    fn is_under_way(&self) -> bool {
+    pub(super) fn is_under_way(&self) -> bool {
         let state = self.state();
         state
             .as_ref()

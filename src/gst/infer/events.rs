@@ -224,7 +224,7 @@ impl Infer {
         );
         // What waits for a time leaves before a stream in which nothing does.
         let hurries = match &*self.state() {
-            Some(state) => state.is_delayed() && !state.goes_live(live_source),
+            Some(state) => state.is_delayed() && !state.session.goes_live(live_source),
             None => return Ok(()),
         };
         if hurries && !self.hurry_out() {

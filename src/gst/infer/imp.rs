@@ -3,7 +3,6 @@
 use super::session::{Session, clock};
 use super::settings::{self, Settings};
 use super::state::{Pause, State};
-use crate::prompt::FramePrompt;
 use crate::stream::alarm::Alarm;
 use crate::stream::turn::Turn;
 use crate::stream::{Clock, LeftThreads, Open};
@@ -43,6 +42,8 @@ pub struct Infer {
     pub(super) delay: Alarm,
     /// Threads of forward passes that were left to themselves.
     pub(super) left: LeftThreads,
+    /// How many other models have been asked for: only the last of them is adopted.
+    pub(super) loads: AtomicU64,
     /// When the element went down to READY, of the clock; 0 while it has not.
     readied_nanos: AtomicU64,
     /// Behind arrival times; the workers' clock.
@@ -66,6 +67,11 @@ impl Infer {
         *self.opener.lock().unwrap_or_else(PoisonError::into_inner) = Some(opener);
     }
 
+    /// What opens the model instead of its file.
+    pub(super) fn opener(&self) -> Option<Open> {
+        self.opener.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Monotonic nanoseconds.
     pub(super) fn now_nanos(&self) -> u64 {
         (self.clock)()
@@ -74,7 +80,7 @@ impl Infer {
     /// NULL to READY: opens the model and starts its worker.
     fn open(&self) -> Result<(), gst::ErrorMessage> {
         let settings = self.settings().clone();
-        let injected = self.opener.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let injected = self.opener();
         let is_named = injected.is_some() || settings.model.is_some();
         let session = Session::open(settings, injected, self.left.clone()).map_err(|error| match error {
             crate::Error::Config { .. } | crate::Error::Several(_) if is_named => {
@@ -136,35 +142,6 @@ impl Infer {
                 "a forward pass did not end in time; its thread ends after it"
             );
         }
-    }
-
-    /// Hands a prompt to the stream under way; from its next frame on it is asked for. One that cannot be followed is
-    /// refused with a warning, and the one before stays. Without a stream the next start will tell.
-    fn follows(&self, value: &glib::Value) -> bool {
-        let text = value.get::<Option<String>>().ok().flatten().unwrap_or_default();
-        let refused = {
-            let mut state = self.state();
-            let Some(state) = state.as_mut() else { return true };
-            let prompt = text.parse::<FramePrompt>().and_then(|prompt| {
-                let region = state.stream.as_ref().map(|stream| stream.square.region);
-                region.map_or(Ok(()), |region| state.placed(&prompt, region).map(|_| ()))?;
-                Ok(prompt)
-            });
-            match prompt {
-                Ok(prompt) => {
-                    state.prompt = prompt;
-                    state.prompt_changed = true;
-                    return true;
-                }
-                Err(error) => error,
-            }
-        };
-        gst::element_imp_warning!(
-            self,
-            gst::LibraryError::Settings,
-            ("the prompt stays as it was: {refused}")
-        );
-        false
     }
 }
 
@@ -237,6 +214,7 @@ impl ObjectSubclass for Infer {
             turn: Turn::default(),
             delay: Alarm::default(),
             left: LeftThreads::default(),
+            loads: AtomicU64::new(0),
             readied_nanos: AtomicU64::new(0),
             clock: clock(),
         }
@@ -250,10 +228,7 @@ impl ObjectImpl for Infer {
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
         gst::info!(CAT, imp = self, "{} = {value:?}", pspec.name());
-        if pspec.name() == "prompt" && !self.follows(value) {
-            return;
-        }
-        self.settings().set(pspec.name(), value);
+        self.change(pspec.name(), value);
     }
 
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
@@ -315,6 +290,7 @@ impl ElementImpl for Infer {
             gst::StateChange::NullToReady => self.report(self.open())?,
             gst::StateChange::ReadyToPaused => {
                 self.readied_nanos.store(0, Ordering::Relaxed);
+                self.loads.fetch_add(1, Ordering::Relaxed);
                 self.report(self.renew())?;
                 let session = self.session().clone().ok_or(gst::StateChangeError)?;
                 let preview = self.preview(session.spec());

@@ -25,6 +25,7 @@ use gstreamer_video as gst_video;
 
 mod attach;
 mod chain;
+mod change;
 mod delay;
 mod events;
 mod held;

@@ -31,7 +31,11 @@ impl Infer {
             Some(session) => (
                 session.supervisor.detached(),
                 session.supervisor.off().is_some(),
-                Some((session.spec().model_id.clone(), session.spec().device.clone())),
+                Some((
+                    session.spec().model_id.clone(),
+                    session.spec().device.clone(),
+                    session.emit().to_string(),
+                )),
             ),
             None => (self.left.count(), false, None),
         };
@@ -66,9 +70,10 @@ impl Infer {
             .field("detached", detached)
             .field("largest-batch", worker.largest_batch as u64)
             .build();
-        if let Some((model, device)) = spec {
+        if let Some((model, device, emit)) = spec {
             stats.set("model-id", model);
             stats.set("device", device);
+            stats.set("emit", emit);
         }
         if let Some(fault) = fault {
             stats.set("fault", fault);

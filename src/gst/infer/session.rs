@@ -7,7 +7,7 @@ use crate::segmenter::SegmenterSpec;
 use crate::stream::faulty::{FaultPlan, Faulty};
 use crate::stream::live::check_emit;
 use crate::stream::worker::Stopped;
-use crate::stream::{Clock, LeftThreads, Open, Priority, Supervisor, WorkerConfig};
+use crate::stream::{Clock, Emit, LeftThreads, Open, Priority, Supervisor, WorkerConfig};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -118,6 +118,14 @@ impl Session {
         if asks_for(&self.settings) != asks_for(&settings) {
             return Ok(None);
         }
+        self.with(settings).map(Some)
+    }
+
+    /// The same model under `settings`, of which those that belong to a model have to be as they are.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub fn with(&self, settings: Settings) -> Result<Self> {
         let (roi, prompt) = (settings.roi()?, settings.prompt.parse()?);
         let session = Self {
             supervisor: Arc::clone(&self.supervisor),
@@ -125,13 +133,27 @@ impl Session {
             roi,
             prompt,
         };
-        session.checked().map(|()| Some(session))
+        session.checked().map(|()| session)
+    }
+
+    /// Whether frames of a source that is live or not are shown live.
+    pub fn goes_live(&self, live_source: bool) -> bool {
+        match self.settings.mode {
+            Mode::Live => true,
+            Mode::Exact => false,
+            Mode::Auto => live_source && check_emit(self.emit()).is_ok(),
+        }
+    }
+
+    /// The output that is shown.
+    pub fn emit(&self) -> Emit {
+        self.settings.emit.of(self.spec().temporal)
     }
 
     /// Settings that no stream could satisfy are refused before the first frame.
     fn checked(&self) -> Result<()> {
         if self.settings.mode == Mode::Live {
-            check_emit(self.settings.emit.into())?;
+            check_emit(self.emit())?;
         }
         self.settings.window(self.spec(), None).map(|_| ())
     }

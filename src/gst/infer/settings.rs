@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::geometry::{Rect, Size};
 use crate::runtime::{CLIP_FRAMES, OpenOptions};
-use crate::segmenter::SegmenterSpec;
+use crate::segmenter::{SegmenterSpec, Temporal};
 use crate::stream::Spacing;
 use crate::stream::window::{MAX_STRIDE_FRAMES, Window};
 use gst::glib;
@@ -19,7 +19,7 @@ pub enum Mode {
     /// Follows the latency query, unless `emit` looks ahead.
     #[default]
     #[enum_value(
-        name = "live for live sources with emit=newest or step, else exact",
+        name = "live for live sources unless emit looks ahead, else exact",
         nick = "auto"
     )]
     Auto,
@@ -35,13 +35,16 @@ pub enum Mode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
 #[enum_type(name = "MasamInferEmit")]
 pub enum Emit {
-    /// As [`crate::stream::Emit::Newest`].
+    /// As [`crate::stream::Emit::auto`].
     #[default]
+    #[enum_value(name = "step where the model is causal, newest otherwise", nick = "auto")]
+    Auto,
+    /// As [`crate::stream::Emit::Newest`].
     #[enum_value(name = "the clip's newest output: no look-ahead", nick = "newest")]
     Newest,
     /// As [`crate::stream::Emit::Centre`].
-    #[enum_value(name = "the clip's middle output: looks two strides ahead", nick = "centre")]
-    Centre,
+    #[enum_value(name = "the clip's middle output: looks two strides ahead", nick = "center")]
+    Center,
     /// As [`crate::stream::Emit::Ensemble`].
     #[enum_value(
         name = "mean over all clips with the frame: looks four strides ahead",
@@ -54,15 +57,28 @@ pub enum Emit {
         nick = "step"
     )]
     Step,
+    /// Another spelling of [`Emit::Center`], as which it reads back.
+    #[enum_value(name = "deprecated spelling of center", nick = "centre")]
+    Centre,
 }
 
-impl From<Emit> for crate::stream::Emit {
-    fn from(emit: Emit) -> Self {
-        match emit {
+impl Emit {
+    /// The output that is shown of a model with `temporal` taps.
+    pub fn of(self, temporal: Temporal) -> crate::stream::Emit {
+        match self {
+            Emit::Auto => crate::stream::Emit::auto(temporal),
             Emit::Newest => crate::stream::Emit::Newest,
-            Emit::Centre => crate::stream::Emit::Centre,
+            Emit::Center | Emit::Centre => crate::stream::Emit::Centre,
             Emit::Ensemble => crate::stream::Emit::Ensemble,
             Emit::Step => crate::stream::Emit::Step,
+        }
+    }
+
+    /// Without deprecated spellings.
+    fn canonical(self) -> Self {
+        match self {
+            Emit::Centre => Emit::Center,
+            emit => emit,
         }
     }
 }
@@ -194,7 +210,7 @@ impl Settings {
     pub fn window(&self, spec: &SegmenterSpec, frame_nanos: Option<u64>) -> Result<Window> {
         let window = Window {
             clip_frames: spec.clip_frames,
-            emit: self.emit.into(),
+            emit: self.emit.of(spec.temporal),
             hop_frames: self.hop as usize,
             stride_frames: self.stride(spec, frame_nanos),
         };
@@ -245,8 +261,11 @@ pub(super) fn properties() -> &'static [glib::ParamSpec] {
         let mut specs = vec![
             glib::ParamSpecString::builder("model")
                 .nick("Model")
-                .blurb("Path of the model file (.safetensors as written by masam convert)")
-                .mutable_ready()
+                .blurb(
+                    "Path of the model file (.safetensors as written by masam convert). While the element is started \
+                     another one is loaded beside the model in use and takes its place when it is ready",
+                )
+                .mutable_playing()
                 .build(),
             glib::ParamSpecString::builder("device")
                 .nick("Device")
@@ -279,8 +298,11 @@ pub(super) fn properties() -> &'static [glib::ParamSpec] {
                 .build(),
             glib::ParamSpecEnum::builder_with_default("emit", default.emit)
                 .nick("Emit")
-                .blurb("Which output of the clips that contain a frame becomes its mask; or step: a causal model one new frame at a time")
-                .mutable_ready()
+                .blurb(
+                    "Which output of the clips that contain a frame becomes its mask; step: a causal model one new \
+                     frame at a time; auto: step where the model is causal, newest otherwise",
+                )
+                .mutable_playing()
                 .build(),
             glib::ParamSpecUInt::builder("hop")
                 .nick("Hop")
@@ -288,14 +310,14 @@ pub(super) fn properties() -> &'static [glib::ParamSpec] {
                 .minimum(1)
                 .maximum(CLIP_FRAMES as u32)
                 .default_value(default.hop)
-                .mutable_ready()
+                .mutable_playing()
                 .build(),
             glib::ParamSpecUInt::builder("frame-stride")
                 .nick("Frame stride")
                 .blurb("Source frames between two frames of a clip (0: from the model file and the frame rate)")
                 .maximum(MAX_STRIDE_FRAMES as u32)
                 .default_value(default.frame_stride)
-                .mutable_ready()
+                .mutable_playing()
                 .build(),
             glib::ParamSpecString::builder("model-instance-id")
                 .nick("Model instance")
@@ -307,7 +329,7 @@ pub(super) fn properties() -> &'static [glib::ParamSpec] {
                 .nick("Largest mask age")
                 .blurb("Live mode: masks of frames older than this, in ns, are not attached")
                 .default_value(default.max_mask_age_nanos)
-                .mutable_ready()
+                .mutable_playing()
                 .build(),
             glib::ParamSpecUInt64::builder("video-delay")
                 .nick("Video delay")
@@ -326,7 +348,7 @@ pub(super) fn properties() -> &'static [glib::ParamSpec] {
                      on; it is marked as carried and its age stays that of the frame it was computed from",
                 )
                 .default_value(default.carry)
-                .mutable_ready()
+                .mutable_playing()
                 .build(),
             glib::ParamSpecUInt64::builder("watchdog")
                 .nick("Watchdog")
@@ -345,7 +367,7 @@ pub(super) fn properties() -> &'static [glib::ParamSpec] {
                      the first frames) or none (all of it)",
                 )
                 .default_value(Some(default.roi.as_str()))
-                .mutable_ready()
+                .mutable_playing()
                 .build(),
             glib::ParamSpecString::builder("prompt")
                 .nick("Prompt")
@@ -404,7 +426,7 @@ impl Settings {
             "threads" => self.threads = value.get().unwrap_or(default.threads),
             "priority" => self.priority = value.get().unwrap_or_default(),
             "mode" => self.mode = value.get().unwrap_or_default(),
-            "emit" => self.emit = value.get().unwrap_or_default(),
+            "emit" => self.emit = value.get::<Emit>().unwrap_or_default().canonical(),
             "hop" => self.hop = value.get().unwrap_or(default.hop),
             "frame-stride" => self.frame_stride = value.get().unwrap_or(default.frame_stride),
             "model-instance-id" => self.model_instance_id = text(value, &default.model_instance_id),

@@ -5,7 +5,7 @@ use super::held::{Held, held_for};
 use super::picture::Format;
 use super::pool::PoolWatch;
 use super::session::Session;
-use super::settings::{Mode, Roi, Settings};
+use super::settings::{Roi, Settings};
 use crate::error::Result;
 use crate::geometry::{ModelSquare, Rect, Size};
 use crate::gst::meta::MaskMeta;
@@ -17,7 +17,7 @@ use crate::stream::stats::{FrameRanges, Recent};
 use crate::stream::time::Timekeeper;
 use crate::stream::worker::unique_stream;
 use crate::stream::{
-    Emit, Engine, EngineConfig, ExactConfig, FrameTime, LiveConfig, Port, Preview, Squarer, Window,
+    Engine, EngineConfig, ExactConfig, FrameTime, LiveConfig, Port, Preview, Squarer, Window,
 };
 use gstreamer as gst;
 use std::collections::VecDeque;
@@ -45,9 +45,8 @@ pub(super) struct State {
     pub numbers: Numbers,
     /// Told of the masks of live streams.
     pub preview: Preview,
-    pub prompt: FramePrompt,
-    /// The prompt was set since the last frame.
-    pub prompt_changed: bool,
+    /// What the next frame begins to be shown with: properties were changed, or another model has been loaded.
+    pub next: Option<Session>,
     /// Epoch of the next stream.
     pub next_epoch: u64,
     /// Whoever waits has to give up: a flush or the way to READY.
@@ -112,6 +111,9 @@ pub(super) struct Stream {
     pub id: StreamId,
     /// `None` while inference is off.
     pub port: Option<Arc<Port>>,
+    /// Whether the source is live.
+    pub live_source: bool,
+    /// Whether frames are shown live.
     pub live: bool,
     /// Frames that wait in the element at most.
     pub held_frames: u32,
@@ -159,8 +161,7 @@ impl State {
     pub fn new(session: Session, preview: Preview) -> Self {
         Self {
             preview,
-            prompt: session.prompt.clone(),
-            prompt_changed: false,
+            next: None,
             session,
             segment: gst::FormattedSegment::new(),
             caps: None,
@@ -235,7 +236,7 @@ impl State {
     pub fn begin_stream(&mut self, format: Format, live_source: bool) -> Result<Option<crate::Error>> {
         self.end_stream();
         (self.trouble, self.size) = (None, format.size);
-        let is_live = live_source && self.goes_live(live_source);
+        let is_live = live_source && self.session.goes_live(live_source);
         self.timekeeper = is_live.then(Timekeeper::default);
         if self.held.is_empty() {
             self.delay_nanos = 0;
@@ -247,29 +248,92 @@ impl State {
         Ok(unfit)
     }
 
-    /// Whether frames of a source that is live or not are shown live.
-    pub fn goes_live(&self, live_source: bool) -> bool {
-        let settings = &self.session.settings;
-        match settings.mode {
-            Mode::Live => true,
-            Mode::Exact => false,
-            Mode::Auto => live_source && matches!(settings.emit.into(), Emit::Newest | Emit::Step),
+    /// What the next frame is shown with.
+    pub fn upcoming(&self) -> &Session {
+        self.next.as_ref().unwrap_or(&self.session)
+    }
+
+    /// Format of the frames, whether their source is live, whether they are shown live, and their region: what another
+    /// session has to fit.
+    pub fn trial(&self) -> Option<(Format, bool, bool, Rect)> {
+        let stream = self.stream.as_ref()?;
+        Some((
+            stream.format.clone(),
+            stream.live_source,
+            stream.live,
+            stream.square.region,
+        ))
+    }
+
+    /// Whether the given region lies inside the frames, where their size is known.
+    pub fn check_against_size(&self, session: &Session) -> Result<()> {
+        match (session.roi, &self.caps) {
+            (Roi::Given(rect), Some(_)) => session.settings.checked_region(rect, self.size).map(|_| ()),
+            _ => Ok(()),
         }
     }
 
+    /// From now on masks of frames older than this are not attached.
+    pub fn set_max_mask_age(&mut self, nanos: u64) -> Result<()> {
+        let with_age = |session: &Session| {
+            session.with(Settings {
+                max_mask_age_nanos: nanos,
+                ..Settings::clone(&session.settings)
+            })
+        };
+        self.session = with_age(&self.session)?;
+        self.next = self.next.as_ref().map(with_age).transpose()?;
+        if let Some(stream) = &mut self.stream {
+            stream.engine.set_max_age(nanos);
+        }
+        Ok(())
+    }
+
     fn try_stream(&mut self, format: Format, live_source: bool) -> Result<Option<crate::Error>> {
-        let spec = self.session.spec();
-        let settings = &self.session.settings;
-        let (region, finder) = match self.session.roi {
+        // Before the first frame there is somebody to mend it; later the video matters more.
+        if let Roi::Given(rect) = self.session.roi
+            && let Err(error) = self.session.settings.checked_region(rect, format.size)
+        {
+            return if self.numbers.frames_in == 0 {
+                Err(error)
+            } else {
+                Ok(Some(error))
+            };
+        }
+        let stream = match Self::make_stream(&self.session, format, live_source, self.next_epoch)? {
+            Ok(stream) => stream,
+            Err(error) => return Ok(Some(error)),
+        };
+        self.delay_nanos = if stream.live {
+            self.session.settings.video_delay_nanos
+        } else {
+            0
+        };
+        self.stream = Some(stream);
+        self.renew_port();
+        Ok(None)
+    }
+
+    /// A stream of `format` with its source live or not, whose first epoch is `epoch`. It has no port yet. The inner error
+    /// is a prompt that does not lie in the region.
+    ///
+    /// # Errors
+    /// Settings that do not fit such frames or the model.
+    pub fn make_stream(
+        session: &Session,
+        format: Format,
+        live_source: bool,
+        epoch: u64,
+    ) -> Result<Result<Stream>> {
+        let spec = session.spec();
+        let settings = &session.settings;
+        let (region, finder) = match session.roi {
             Roi::None => (format.size.rect(), None),
             Roi::Auto => (format.size.rect(), Some(RegionFinder::default())),
-            Roi::Given(rect) => match settings.checked_region(rect, format.size) {
-                Ok(rect) => (rect, None),
-                Err(error) => return Ok(Some(error)),
-            },
+            Roi::Given(rect) => (settings.checked_region(rect, format.size)?, None),
         };
         let frame_nanos = format.frame_nanos();
-        let live = self.goes_live(live_source);
+        let live = session.goes_live(live_source);
         let window = match live {
             // The worker takes clips as it can.
             true => Settings {
@@ -281,9 +345,9 @@ impl State {
         };
         let id = unique_stream();
         let eye = Eye::new(spec, live, finder);
-        let prompt = match self.prompt.in_square(format.size, &eye.square(region)) {
+        let prompt = match session.prompt.in_square(format.size, &eye.square(region)) {
             Ok(prompt) => prompt,
-            Err(error) => return Ok(Some(error)),
+            Err(error) => return Ok(Err(error)),
         };
         let (config, delay_nanos) = if live {
             let delay_nanos = settings.video_delay_nanos;
@@ -312,10 +376,11 @@ impl State {
             true if delay_nanos == 0 => 0,
             true => held_for(delay_nanos, frame_nanos),
         };
-        self.stream = Some(Stream {
-            engine: Engine::new(self.next_epoch, config, spec)?,
+        Ok(Ok(Stream {
+            engine: Engine::new(epoch, config, spec)?,
             id,
             port: None,
+            live_source,
             live,
             held_frames,
             window,
@@ -325,10 +390,7 @@ impl State {
             looked: None,
             tag: Tag::new(spec),
             format,
-        });
-        self.delay_nanos = delay_nanos;
-        self.renew_port();
-        Ok(None)
+        }))
     }
 
     /// The stream's prompt, were it `prompt` and its region `region`.
@@ -348,7 +410,7 @@ impl State {
     /// Has later clips show `region`, with the prompt where it lies there. Between two epochs only. Where the prompt
     /// lies outside, the stream goes on without masks, and the reason is given back.
     pub fn aim(&mut self, region: Rect) -> Option<crate::Error> {
-        let prompt = match self.placed(&self.prompt, region) {
+        let prompt = match self.placed(&self.session.prompt, region) {
             Ok(prompt) => prompt,
             Err(error) => {
                 self.end_stream();
