@@ -181,7 +181,8 @@ fn picture_folders(images: &Path) -> Result<Vec<PathBuf>> {
 fn name_of(layout: &Layout, pair: &Pair, folder: &Path) -> String {
     let outside = pair.folder.strip_prefix(&layout.root).unwrap_or(Path::new(""));
     let inside = folder.strip_prefix(&pair.images).unwrap_or(Path::new(""));
-    let way = outside.join(inside);
+    // Joining nothing would leave a slash at the end.
+    let way: PathBuf = outside.iter().chain(inside).collect();
     if way.as_os_str().is_empty() {
         return own_name(&layout.root);
     }

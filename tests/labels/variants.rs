@@ -207,6 +207,15 @@ struct Row {
     score: Option<f64>,
 }
 
+/// The scores of all conventions; names of sequences may differ.
+fn overall(report: &Value) -> Value {
+    let mut conventions = report["conventions"].clone();
+    for convention in conventions.as_object_mut().unwrap().values_mut() {
+        convention.as_object_mut().unwrap().remove("sequences");
+    }
+    conventions
+}
+
 fn run(name: &'static str, bend: &Bend, fate: Fate, original: &Value) -> Row {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("data");
@@ -226,7 +235,7 @@ fn run(name: &'static str, bend: &Bend, fate: Fate, original: &Value) -> Row {
             assert!(read_as.contains(what), "{name}: {read_as}");
             let scores = scores.as_ref().unwrap();
             if matches!(fate, Same(_)) {
-                assert_eq!(scores["conventions"], original["conventions"], "{name}");
+                assert_eq!(overall(scores), overall(original), "{name}");
             }
             assert_eq!(scores["data"]["labels"]["unknown_share"], json!(0.0), "{name}");
         }
