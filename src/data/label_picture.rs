@@ -117,7 +117,7 @@ pub(super) fn as_byte((bits, sample): Value) -> u8 {
 fn gray(bits: u8, sample: u16) -> Pixel {
     Pixel {
         color: [as_byte((bits, sample)); 3],
-        is_color: bits < 16 || sample % 257 == 0,
+        is_color: bits < 16 || sample.is_multiple_of(257),
         value: Some((bits, sample)),
     }
 }
