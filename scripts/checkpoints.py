@@ -156,6 +156,9 @@ def variants(folder, sam, epoch):
         {"ema_state_dict": average, "best_state": epoch},
         arguments=masam + ["--key", "best_state"],
     )
+    yield saved(
+        "ema_same.pth", "the same, one object under both keys", {"ema_state_dict": epoch, "best_state": epoch}, "refused"
+    )
     yield saved("ema_none.pth", "no average, --ema", {"model": epoch}, "refused", masam + ["--ema"])
     yield saved("two_models.pth", "model beside net", {"model": epoch, "net": average}, "refused")
     yield saved("twice_the_same.pth", "model and state_dict of the same weights", {"model": OD(epoch), "state_dict": OD(epoch)})

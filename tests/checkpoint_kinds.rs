@@ -123,6 +123,18 @@ fn averages_and_keys_are_taken_when_asked_for() {
         assert_eq!(sum.to_vec0::<f32>().unwrap(), 0.0);
     }
     assert_weights(&fixture("ambiguous.pth"), &Selection::Key("best_state".into()));
+    // One object under two keys is under both.
+    let same = fixture("ambiguous_same.pth");
+    let error = Checkpoint::open(&same, &Selection::Usual)
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        error.contains("best_state (3") && error.contains("ema_state_dict (3"),
+        "{error}"
+    );
+    assert_weights(&same, &Selection::Key("best_state".into()));
+    assert_weights(&same, &Selection::Ema);
     let none = Checkpoint::open(&fixture("list.pth"), &Selection::Ema);
     assert!(none.err().unwrap().to_string().contains("no averaged"));
 }

@@ -179,7 +179,10 @@ fn a_header_of_two_to_the_63_takes_no_memory() {
     let folder = Folder::new();
     for length in [1u64 << 63, u64::MAX, 1 << 40, 100_000_001] {
         let text = folder.error(&[&length.to_le_bytes()[..], b"{}"].concat());
-        assert!(text.contains("header"), "{text}");
+        assert!(
+            text.contains("neither a file of torch.save nor safetensors"),
+            "{text}"
+        );
     }
 }
 

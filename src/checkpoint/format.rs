@@ -99,17 +99,18 @@ fn of_bytes(start: &[u8], length: u64) -> Result<Format, String> {
     if start.starts_with(ZIP_MAGIC) {
         return Ok(Format::Zip);
     }
+    // Before a pickle: the first byte is the lowest of the header's length, and may be any.
+    if let Some((header, [b'{', ..])) = start.split_first_chunk::<8>()
+        && (2..=MAX_HEADER_BYTES).contains(&u64::from_le_bytes(*header))
+    {
+        return Ok(Format::Safetensors);
+    }
     if start.first() == Some(&0x80) {
         let head = start.get(..32).unwrap_or(start);
         let legacy = head
             .windows(LEGACY_MAGIC.len())
             .any(|window| window == LEGACY_MAGIC);
         return Ok(if legacy { Format::Legacy } else { Format::Pickle });
-    }
-    if let Some((header, [b'{', ..])) = start.split_first_chunk::<8>()
-        && (2..=MAX_HEADER_BYTES).contains(&u64::from_le_bytes(*header))
-    {
-        return Ok(Format::Safetensors);
     }
     if let Some((_, what, cure)) = OTHERS.iter().find(|(magic, ..)| start.starts_with(magic)) {
         return Err(format!("{what}; {cure}"));
@@ -173,6 +174,9 @@ mod tests {
         );
         assert_eq!(of(b"\x80\x04}."), Ok(Format::Pickle));
         assert_eq!(of(b"\x30\0\0\0\0\0\0\0{\"a\":"), Ok(Format::Safetensors));
+        // Lengths of a header whose lowest byte begins a pickle, or a compressed file.
+        assert_eq!(of(b"\x80\x71\0\0\0\0\0\0{\"a\":"), Ok(Format::Safetensors));
+        assert_eq!(of(b"\x1f\x8b\0\0\0\0\0\0{\"a\":"), Ok(Format::Safetensors));
         let mut tar = vec![0; 512];
         tar[257..262].copy_from_slice(b"ustar");
         for (bytes, what, cure) in [
@@ -194,6 +198,7 @@ mod tests {
             (b"\x08\x07\x12\x07pytorch", "neither", "again"),
             (b"\x1b[2J", "\\u{1b}[2J", "again"),
             (b"\0\0\0\0\0\0\0\0{", "neither", "again"),
+            (b"\0\0\0\0\0\0\0\x80{}", "neither", "again"),
         ] {
             let error = of(bytes).unwrap_err();
             assert!(error.contains(what) && error.contains(cure), "{error}");

@@ -131,7 +131,7 @@ fn programs_out_of_order_are_refused() {
         (b"N(N\x86", "the stack is empty"),
         (b"NN", "an unfinished object"),
         (b"(N", "an unfinished object"),
-        (b"NR", "a tuple is needed"),
+        (b"NR", "the stack is empty"),
         (b"N)R", "no global"),
         (b"ctorch\nFloatStorage\n)R", "does not take these 0 arguments"),
         (

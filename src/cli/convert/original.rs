@@ -78,15 +78,13 @@ impl Convert {
         let sam = sam.context("give --sam")?;
         let (mut card, storage) = match found {
             Some(found) => (self.carded(&found, &paths, masam.is_some())?, Some(found.storage)),
-            None => (
-                self.assumed(&sam, masam.as_ref(), is_whole).with_context(named)?,
-                None,
-            ),
+            None => {
+                let mut card = self.assumed(&sam, masam.as_ref(), is_whole).with_context(named)?;
+                card.provenance.sources = sources(&paths)?;
+                (card, None)
+            }
         };
         self.describe(&mut card)?;
-        if card.provenance.sources.is_empty() {
-            card.provenance.sources = sources(&paths)?;
-        }
         let config = &card.model;
         let Some(masam) = masam else {
             memory::require("a model of this size", 2 * config.weight_bytes(4))?;

@@ -4,13 +4,16 @@
 use super::{MAX_NAME_BYTES, shown};
 use crate::checkpoint::pickle::{Instance, Object, ObjectId, Pickle, TensorRecord, Value};
 use crate::checkpoint::select::is_optimizer;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 /// Longest path to a container, in bytes; what lies deeper is not looked at.
 const MAX_PATH_BYTES: usize = 400;
 
 /// Most containers that are looked at, the outermost first.
 const MAX_CONTAINERS: usize = 1 << 16;
+
+/// Most places of one container, as of a state dict that is both the last and the best.
+const MAX_PLACES: usize = 4;
 
 /// Most tensors of a checkpoint.
 const MAX_TENSORS: usize = 1 << 16;
@@ -47,7 +50,8 @@ pub(super) struct Unread {
 pub(super) fn tensors(pickle: &Pickle) -> Result<Vec<Found<'_>>, String> {
     let mut walk = Walk {
         pickle,
-        seen: HashSet::new(),
+        seen: HashMap::new(),
+        containers: 0,
         waiting: VecDeque::new(),
         found: Vec::new(),
     };
@@ -60,8 +64,9 @@ pub(super) fn tensors(pickle: &Pickle) -> Result<Vec<Found<'_>>, String> {
 
 struct Walk<'a> {
     pickle: &'a Pickle,
-    /// Containers that were put in line: each is opened once.
-    seen: HashSet<ObjectId>,
+    /// How often each container was put in line.
+    seen: HashMap<ObjectId, usize>,
+    containers: usize,
     waiting: VecDeque<(&'a Object, String)>,
     found: Vec<Found<'a>>,
 }
@@ -92,8 +97,10 @@ impl<'a> Walk<'a> {
     }
 
     fn wait(&mut self, id: ObjectId, object: &'a Object, path: String) -> Result<(), String> {
-        let fits = path.len() <= MAX_PATH_BYTES && self.seen.len() < MAX_CONTAINERS;
-        if fits && self.seen.insert(id) {
+        let places = self.seen.entry(id).or_default();
+        if path.len() <= MAX_PATH_BYTES && self.containers < MAX_CONTAINERS && *places < MAX_PLACES {
+            *places += 1;
+            self.containers += 1;
             self.waiting.push_back((object, path));
         }
         Ok(())
