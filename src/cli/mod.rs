@@ -15,6 +15,7 @@ mod log;
 mod manual;
 mod memory;
 mod phantom;
+mod recording;
 mod run;
 mod selftest;
 mod train;

@@ -1,5 +1,6 @@
 //! Video files in and out, through GStreamer.
 
+use super::recording::{self, Origin, Place};
 use anyhow::{Context, Result, anyhow, bail};
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -9,50 +10,108 @@ use gstreamer_video::prelude::*;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Element descriptions that encode and mux, for the suffix of `path`; the first whose encoder is installed.
+/// How a video is encoded.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct Encoding {
+    /// Quality of the video that is written, 0 (smallest file) to 100 (nearly lossless). H.264 gets the quantizer
+    /// 50 - QUALITY/2, VP8 63 - 0.63 QUALITY.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(super) quality: u8,
+    /// x264's preset: the slower, the smaller the file at the same quality. Other encoders have one speed.
+    #[arg(long, value_enum, default_value_t = EncoderSpeed::Veryfast)]
+    pub(super) encoder_speed: EncoderSpeed,
+}
+
+impl Default for Encoding {
+    fn default() -> Self {
+        Self {
+            quality: 60,
+            encoder_speed: EncoderSpeed::Veryfast,
+        }
+    }
+}
+
+/// Names of x264's presets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum EncoderSpeed {
+    Ultrafast,
+    Superfast,
+    Veryfast,
+    Faster,
+    Fast,
+    Medium,
+    Slow,
+    Slower,
+    Veryslow,
+}
+
+impl Encoding {
+    /// The encoder called `element`. None of them holds frames back: what has reached it reaches the file. All get 8
+    /// bits and 4:2:0, which every player can decode.
+    ///
+    /// `even` is set by [`even_sides`]: an H.264 picture whose colours are halved has even sides.
+    fn element(&self, element: &str) -> String {
+        let quality = u32::from(self.quality);
+        // Zero would be lossless, in a profile that few players know.
+        let quantizer = (50 - quality / 2).max(1);
+        match element {
+            "x264enc" => format!(
+                "{EIGHT_BIT} ! videobox name=even ! x264enc tune=zerolatency speed-preset={} pass=quant quantizer={quantizer}",
+                clap::ValueEnum::to_possible_value(&self.encoder_speed)
+                    .map_or_else(String::new, |speed| speed.get_name().to_owned())
+            ),
+            "openh264enc" => format!(
+                "{EIGHT_BIT} ! openh264enc rate-control=buffer qp-min={quantizer} qp-max={quantizer} ! h264parse"
+            ),
+            _ => {
+                let quantizer = 63 - quality * 63 / 100;
+                format!(
+                    "{EIGHT_BIT} ! vp8enc deadline=1 min-quantizer={quantizer} max-quantizer={quantizer} \
+                     target-bitrate={VP8_BITRATE}"
+                )
+            }
+        }
+    }
+}
+
+const EIGHT_BIT: &str = "video/x-raw,format=I420";
+/// More than VP8 needs at any quantizer, which alone decides.
+const VP8_BITRATE: u32 = 500_000_000;
+
+/// Element descriptions that encode and mux, for the suffix of `path`; the first whose encoder is installed. The muxer
+/// is called `mux`; [`recording::attach`] adds the sink behind it.
 ///
 /// # Errors
 /// A suffix we do not write, or no encoder, with the cure.
-pub(super) fn encoder(path: &Path) -> Result<String> {
+pub(super) fn encoder(path: &Path, encoding: &Encoding) -> Result<String> {
     let suffix = path
         .extension()
         .map(|s| s.to_string_lossy().to_ascii_lowercase())
         .unwrap_or_default();
-    let (muxer, codecs): (&str, &[(&str, &str)]) = match suffix.as_str() {
-        "mp4" | "mov" | "m4v" => ("mp4mux", &[X264, OPENH264]),
-        "mkv" => ("matroskamux", &[X264, OPENH264, VP8]),
-        "webm" => ("webmmux", &[VP8]),
+    // What is written can be played without its end: fragments of MP4, clusters of Matroska.
+    let mp4 = "mp4mux name=mux fragment-duration=500 fragment-mode=first-moov-then-finalise";
+    let (muxer, codecs): (&str, &[&str]) = match suffix.as_str() {
+        "mp4" | "mov" | "m4v" => (mp4, &["x264enc", "openh264enc"]),
+        "mkv" => ("matroskamux name=mux", &["x264enc", "openh264enc", "vp8enc"]),
+        "webm" => ("webmmux name=mux", &["vp8enc"]),
         _ => bail!(
             "{}: a video's name ends in .mp4, .mov, .m4v, .mkv or .webm",
             path.display()
         ),
     };
     let installed = |name: &str| gst::ElementFactory::find(name).is_some();
-    let codec = codecs
-        .iter()
-        .find(|(name, _)| installed(name))
-        .map(|(_, description)| *description);
-    let names = codecs
-        .iter()
-        .map(|(name, _)| *name)
-        .collect::<Vec<_>>()
-        .join(" or ");
-    let codec = codec.with_context(|| {
-        format!("no encoder for .{suffix}: install the GStreamer plugin with {names} (Debian: gstreamer1.0-plugins-ugly)")
+    let codec = codecs.iter().find(|name| installed(name)).with_context(|| {
+        format!(
+            "no encoder for .{suffix}: install the GStreamer plugin with {} (Debian: gstreamer1.0-plugins-ugly)",
+            codecs.join(" or ")
+        )
     })?;
-    if !installed(muxer) {
-        bail!("no {muxer}: install GStreamer's good plugins (Debian: gstreamer1.0-plugins-good)");
+    let name = muxer.split(' ').next().unwrap_or(muxer);
+    if !installed(name) {
+        bail!("no {name}: install GStreamer's good plugins (Debian: gstreamer1.0-plugins-good)");
     }
-    Ok(format!("{codec} ! {muxer}"))
+    Ok(format!("{} ! {muxer}", encoding.element(codec)))
 }
-
-/// `even` is set by [`even_sides`]: an H.264 picture whose colours are halved has even sides.
-const X264: (&str, &str) = (
-    "x264enc",
-    "videobox name=even ! x264enc speed-preset=veryfast quantizer=20 pass=quant",
-);
-const OPENH264: (&str, &str) = ("openh264enc", "openh264enc ! h264parse");
-const VP8: (&str, &str) = ("vp8enc", "vp8enc deadline=1 target-bitrate=8000000");
 
 /// Lets a pipeline with an [`encoder`] take pictures of odd sides: they get a black column or row on the far side.
 pub(super) fn even_sides(pipeline: &gst::Pipeline) {
@@ -87,9 +146,9 @@ pub(super) fn write(
     let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, size.width_px, size.height_px)
         .fps(rate)
         .build()?;
-    let tail = encoder(path)?;
+    let tail = encoder(path, &Encoding::default())?;
     let pipeline = gst::parse::launch(&format!(
-        "appsrc name=in format=time block=true max-buffers=4 ! videoconvert ! {tail} ! filesink name=out"
+        "appsrc name=in format=time block=true max-buffers=4 ! videoconvert ! {tail}"
     ))?;
     let pipeline = pipeline
         .downcast::<gst::Pipeline>()
@@ -99,12 +158,11 @@ pub(super) fn write(
         .and_then(|e| e.downcast::<gst_app::AppSrc>().ok())
         .context("appsrc")?;
     source.set_caps(Some(&info.to_caps()?));
-    pipeline
-        .by_name("out")
-        .context("filesink")?
-        .set_property("location", path);
+    let say = |line: &str| eprintln!("masam: {line}");
+    let (place, file) = Place::open(path, say)?;
+    recording::attach(&pipeline, file, place.written().to_owned(), Origin::Zero)?;
     even_sides(&pipeline);
-    let _stop = Stop(pipeline.clone());
+    let stop = Stop(pipeline.clone());
     pipeline
         .set_state(gst::State::Playing)
         .with_context(|| path.display().to_string())?;
@@ -116,7 +174,14 @@ pub(super) fn write(
     }
     // The same: an error that makes this fail is on the bus.
     let _ = source.end_of_stream();
-    wait(&pipeline).with_context(|| path.display().to_string())
+    let outcome = wait(&pipeline).with_context(|| path.display().to_string());
+    drop(stop);
+    let complete = match &outcome {
+        Ok(()) => recording::Outcome::Complete,
+        Err(_) => recording::Outcome::CutShort,
+    };
+    place.settle(complete, say)?;
+    outcome
 }
 
 /// Presentation time of frame `index`.

@@ -4,8 +4,9 @@ use super::log::RunLog;
 use anyhow::{Context, Result, bail};
 use gstreamer as gst;
 use gstreamer::prelude::*;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// What `masaminfer` says of its masks.
 pub(super) struct MaskCounts {
@@ -74,6 +75,10 @@ pub(super) struct Frames {
     pub(super) written: AtomicU64,
     pub(super) position_nanos: AtomicU64,
     pub(super) log: RunLog,
+    /// Running time at which the last frame read ends, in nanoseconds.
+    pub(super) read_until_nanos: AtomicU64,
+    /// As much has been read as was asked for.
+    pub(super) enough: AtomicBool,
     /// The options do not fit the frames; those that still come are of no use.
     refused: AtomicBool,
 }
@@ -83,17 +88,28 @@ pub(super) fn is_refusal(message: &gst::MessageRef) -> bool {
     matches!(message.view(), gst::MessageView::Warning(w) if w.error().matches(gst::LibraryError::Settings))
 }
 
+/// When a buffer is due, in nanoseconds of running time.
+pub(super) fn running_time(pad: &gst::Pad, buffer: &gst::BufferRef) -> Option<u64> {
+    let segment = pad.sticky_event::<gst::event::Segment>(0)?;
+    let segment = segment.segment().downcast_ref::<gst::ClockTime>()?;
+    segment
+        .to_running_time(buffer.pts()?)
+        .map(gst::ClockTime::nseconds)
+}
+
 impl Frames {
-    /// Begins to count.
+    /// Begins to count; frames behind the first `duration` are left out.
     ///
     /// # Errors
     /// A pipeline without our elements.
-    pub(super) fn of(pipeline: &gst::Pipeline) -> Result<Arc<Self>> {
+    pub(super) fn of(pipeline: &gst::Pipeline, duration: Option<Duration>) -> Result<Arc<Self>> {
         let frames = Arc::new(Self {
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
             position_nanos: AtomicU64::new(0),
             log: RunLog::of(pipeline),
+            read_until_nanos: AtomicU64::new(0),
+            enough: AtomicBool::new(false),
             refused: AtomicBool::new(false),
         });
         let noted = frames.clone();
@@ -112,9 +128,24 @@ impl Frames {
                 .with_context(|| format!("no pad {pad} of {element}"))
         };
         let counted = frames.clone();
-        pad("infer", "sink")?.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        let end = Mutex::new(None);
+        pad("infer", "sink")?.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
             if counted.refused.load(Ordering::Relaxed) {
-                return gst::PadProbeReturn::Drop;
+                return gst::PadProbeReturn::Handled;
+            }
+            if let Some(buffer) = info.buffer()
+                && let Some(start) = running_time(pad, buffer)
+            {
+                let mut end = end.lock().unwrap_or_else(PoisonError::into_inner);
+                let end = end.get_or_insert_with(|| {
+                    duration.map(|d| start.saturating_add(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)))
+                });
+                if end.is_some_and(|end| start >= end) {
+                    counted.enough.store(true, Ordering::Relaxed);
+                    return gst::PadProbeReturn::Handled;
+                }
+                let length = buffer.duration().map_or(0, gst::ClockTime::nseconds);
+                counted.read_until_nanos.store(start + length, Ordering::Relaxed);
             }
             counted.read.fetch_add(1, Ordering::Relaxed);
             gst::PadProbeReturn::Ok

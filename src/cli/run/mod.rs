@@ -1,21 +1,23 @@
 //! `masam run`: masks over a video.
 //!
 //! ```text
-//! input ! videoconvert ! masaminfer ! masamoverlay ! videoconvert ! encoder ! muxer ! filesink
+//! input ! videoconvert ! masaminfer ! masamoverlay ! videoconvert ! encoder ! muxer ! file
 //!                                   \ masammask ! PNG files
 //! ```
-//! A video is written beside its place and moved there when it can be played, so that a run that fails leaves what
-//! was there before. An error behind the first frame ends the output properly: what came before it is a playable
-//! file, and the error is reported with exit code 1. So do Ctrl-C, SIGTERM and SIGHUP, with exit code 0.
+//! What has been written of a video can be played at every moment ([`super::recording`]). A file that is there already
+//! is replaced at the end of a recording that plays, not before. An error behind the first frame ends the output
+//! properly and is reported with exit code 1. So do Ctrl-C, SIGTERM and SIGHUP, with exit code 0.
 
 mod counts;
+mod duration;
 mod input;
 mod log;
 mod output;
 mod play;
 
 use super::demo_model::{DEMO_MODEL, present};
-use super::video::{Stop, contact_sheet, even_sides};
+use super::recording::{Origin, Outcome};
+use super::video::{Encoding, Stop, contact_sheet, even_sides};
 use crate::prompt::FramePrompt;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
@@ -24,7 +26,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use input::Input;
 use output::{Masks, Output};
-use play::{Played, Player};
+use play::{DiskFull, Played, Player};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
@@ -34,16 +36,26 @@ use std::time::{Duration, Instant};
 ///
 /// masam run input.mp4 -o overlay.mp4       a video with masks;
 /// masam run frames/ -o masks/              a folder of pictures to a folder of class-id PNGs;
-/// masam run rtsp://camera/stream           a live stream in a window.
+/// masam run rtsp://camera/stream           a live stream in a window;
+/// masam run /dev/video0 -o x.mp4 --show    a recording and a window.
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, after_long_help = STATUSES)]
 pub struct Run {
     /// A video file, a folder of pictures, a device such as /dev/video0, an address such as rtsp://host/path, or a
     /// GStreamer description such as "videotestsrc num-buffers=100".
     input: String,
-    /// A video (.mp4, .mov, .m4v, .mkv, .webm) or a folder for masks; without it, a window.
+    /// A video (.mp4, .mov, .m4v, .mkv, .webm) or a folder for masks; without it, a window. Where a file is there
+    /// already, the recording is OUTPUT.part until its end.
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
+    /// Show the video in a window while it is recorded. Closing the window ends the recording.
+    #[arg(long)]
+    show: bool,
+    /// End after this much video: seconds, or 90s, 1m30s, 2h.
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    duration: Option<Duration>,
+    #[command(flatten)]
+    encoding: Encoding,
     /// The model file; the demo model, where it was installed, serves for the default too.
     #[arg(short, long, value_name = "FILE", default_value = DEMO_MODEL)]
     model: PathBuf,
@@ -91,6 +103,20 @@ pub struct Run {
     contact_sheet: Option<PathBuf>,
 }
 
+/// The end of the long help.
+const STATUSES: &str = "\
+Exit status:
+   0  the input has come to its end, or the user has ended it (Ctrl-C, SIGTERM, SIGHUP, --duration)
+   1  an error; what was recorded before it is kept, and the last line says where
+   2  wrong options
+  28  the disk is full; what was recorded before is kept
+
+A second Ctrl-C (or signal) within two seconds means the same as the first; a later one ends within five seconds. The
+recording can be played at every moment, also after a kill -9 or a power cut, except for its last second.";
+
+/// Exit status of a recording for which there was no room: the number of ENOSPC.
+const DISK_FULL: u8 = 28;
+
 impl Run {
     pub(super) fn run(self) -> Result<ExitCode> {
         gst::init().context("GStreamer")?;
@@ -98,7 +124,7 @@ impl Run {
         // Everything that can be wrong is said before a file is opened for writing.
         let input = Input::parse(&self.input)?;
         let output = Output::parse(self.output.as_deref(), self.masks)?;
-        let tail = output.elements()?;
+        let tail = output.elements(&self.encoding, self.show)?;
         if let Some(sheet) = &self.contact_sheet {
             if !matches!(output, Output::Video(_)) {
                 bail!("--contact-sheet needs a video to write: -o FILE.mp4");
@@ -127,14 +153,19 @@ impl Run {
         input.connect(&pipeline, rate)?;
         output.check_against(&pipeline)?;
         let named = input.clone();
-        output.connect(&pipeline, move |index| named.frame_name(index))?;
-        let frames = Frames::of(&pipeline)?;
+        let origin = if input.is_live() || has_live_source(&pipeline) {
+            Origin::FirstSample
+        } else {
+            Origin::Zero
+        };
+        let frames = Frames::of(&pipeline, self.duration)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         even_sides(&pipeline);
         let started = Instant::now();
         let player = Player::new(&pipeline, &frames, input.frames())?;
+        let place = output.connect(&pipeline, origin, move |index| named.frame_name(index))?;
         let Played { outcome, finished } = runtime.block_on(player.play());
         let masks = MaskCounts::of(&pipeline);
         stop(pipeline, if finished { STOP } else { STOP_UNFINISHED });
@@ -142,7 +173,16 @@ impl Run {
             frames.read.load(Ordering::Relaxed),
             frames.written.load(Ordering::Relaxed),
         );
-        let kept = written > 0 && output.keep(finished)?;
+        let ending = match &outcome {
+            _ if written == 0 => Outcome::Nothing,
+            Ok(()) if finished => Outcome::Complete,
+            _ => Outcome::CutShort,
+        };
+        let recording = match place {
+            Some(place) => place.settle(ending, |line| eprintln!("masam: {line}"))?,
+            None => None,
+        };
+        let kept = recording.is_some() || (written > 0 && !matches!(output, Output::Video(_)));
         let seconds = started.elapsed().as_secs_f64();
         let speed = written as f64 / seconds.max(1e-9);
         log::Ended {
@@ -150,7 +190,7 @@ impl Run {
             frames_out: written,
             frames_with_mask: masks.frames,
             seconds,
-            output: &output.describe(),
+            output: &(recording.as_ref()).map_or_else(|| output.describe(), |path| path.display().to_string()),
             kept,
             finished,
             error: outcome.as_ref().err().map(|error| format!("{error:#}")),
@@ -159,25 +199,31 @@ impl Run {
         eprintln!(
             "{read} frames in, {written} out, {} with masks, {seconds:.1} s, {speed:.1} frames/s: {}",
             masks.frames,
-            if kept {
-                output.describe()
-            } else {
-                "nothing was kept".into()
+            match &recording {
+                Some(path) => path.display().to_string(),
+                None if kept => output.describe(),
+                None => "nothing was kept".into(),
             }
         );
         if masks.frames == 0 && written > 0 {
             eprintln!("masam: {}", masks.why_none());
+        }
+        if let Err(error) = &outcome
+            && error.is::<DiskFull>()
+        {
+            eprintln!("masam: {error:#}");
+            return Ok(ExitCode::from(DISK_FULL));
         }
         if !kept {
             output.discard();
             outcome.with_context(|| format!("{} to {}", self.input, output.describe()))?;
             match written {
                 0 => bail!("{}: no video frames", self.input),
-                _ => bail!("{}: what was written cannot be played", output.describe()),
+                _ => bail!("{}: nothing was written", output.describe()),
             }
         }
-        let sheet = match (&self.contact_sheet, &output) {
-            (Some(picture), Output::Video(video)) => {
+        let sheet = match (&self.contact_sheet, &recording) {
+            (Some(picture), Some(video)) if ending == Outcome::Complete => {
                 contact_sheet(video, picture, 4, 3, 480).map(|()| eprintln!("{}", picture.display()))
             }
             _ => Ok(()),
@@ -213,6 +259,16 @@ impl Run {
         infer.set_property("prompt", prompt.to_string());
         Ok(pipeline)
     }
+}
+
+/// Whether an element of the user's description says that its frames come at their own pace.
+fn has_live_source(pipeline: &gst::Pipeline) -> bool {
+    let live = |element: &gst::Element| {
+        let property = element.find_property("is-live")?;
+        (property.value_type() == bool::static_type()).then(|| element.property::<bool>("is-live"))
+    };
+    let mut elements = pipeline.iterate_recurse().into_iter().flatten();
+    elements.any(|element| live(&element) == Some(true))
 }
 
 /// Takes the pipeline down, and goes on without it where an element cannot be stopped: one that reads from a pipe

@@ -1,6 +1,7 @@
 //! Where `masam run` writes to: a video, a folder of masks, or a window.
 
-use crate::cli::video::{encoder, is_playable};
+use crate::cli::recording::{self, Origin, Place};
+use crate::cli::video::{Encoding, encoder};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
 use gstreamer as gst;
@@ -66,17 +67,30 @@ impl Output {
         Ok(Self::Folder(path.to_owned(), masks.unwrap_or(Masks::Classes)))
     }
 
-    /// The elements behind `masaminfer`.
+    /// The elements behind `masaminfer`; `show` adds a window to a video. The window never holds up the recording: it
+    /// leaves out frames for which it has no time.
     ///
     /// # Errors
-    /// No encoder for the video's suffix.
-    pub(super) fn elements(&self) -> Result<String> {
+    /// No encoder for the video's suffix, or nothing to show beside.
+    pub(super) fn elements(&self, encoding: &Encoding, show: bool) -> Result<String> {
+        if show && !matches!(self, Self::Video(_)) {
+            bail!("--show needs a video to write beside the window: -o FILE.mp4");
+        }
+        if let Some(directfb) = gst::ElementFactory::find("dfbvideosink") {
+            directfb.set_rank(gst::Rank::NONE); // without a screen its library ends the process
+        }
         Ok(match self {
             Self::Video(path) => {
-                format!(
-                    "masamoverlay name=overlay ! videoconvert ! {} ! filesink name=sink",
-                    encoder(path)?
-                )
+                let encoder = encoder(path, encoding)?;
+                let branches = match show {
+                    true => format!(
+                        "tee name=shown shown. ! videoconvert ! {encoder} \
+                         shown. ! queue leaky=downstream max-size-buffers=2 max-size-bytes=0 max-size-time=0 \
+                         ! videoconvert ! autovideosink name={WINDOW}"
+                    ),
+                    false => format!("videoconvert ! {encoder}"),
+                };
+                format!("masamoverlay name=overlay ! {branches}")
             }
             Self::Folder(_, masks) => {
                 let kind = if *masks == Masks::Classes {
@@ -86,24 +100,30 @@ impl Output {
                 };
                 format!("masammask name=overlay output={kind} ! appsink name=sink sync=false max-buffers=2")
             }
-            Self::Window => "masamoverlay name=overlay ! videoconvert ! autovideosink name=sink".into(),
+            Self::Window => format!("masamoverlay name=overlay ! videoconvert ! autovideosink name={WINDOW}"),
         })
     }
 
-    /// Sets what the description leaves open. `name_of` names the frames of a folder.
+    /// Sets what the description leaves open, and opens the file of a video, whose time begins at `origin`. `name_of`
+    /// names the frames of a folder.
     ///
     /// # Errors
-    /// An element that is missing, or a folder that cannot be made.
+    /// An element that is missing, or a file or folder that cannot be made.
     pub(super) fn connect(
         &self,
         pipeline: &gst::Pipeline,
+        origin: Origin,
         name_of: impl Fn(usize) -> String + Send + 'static,
-    ) -> Result<()> {
-        let sink = pipeline.by_name("sink").context("no element called sink")?;
+    ) -> Result<Option<Place>> {
         match self {
-            Self::Video(path) => sink.set_property("location", part_of(path)),
+            Self::Video(path) => {
+                let (place, file) = Place::open(path, |line| eprintln!("masam: {line}"))?;
+                recording::attach(pipeline, file, place.written().to_owned(), origin)?;
+                return Ok(Some(place));
+            }
             Self::Window => {}
             Self::Folder(folder, _) => {
+                let sink = pipeline.by_name("sink").context("no element called sink")?;
                 std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
                 let sink = sink
                     .downcast::<gst_app::AppSink>()
@@ -121,11 +141,8 @@ impl Output {
                         {
                             Ok(()) => Ok(gst::FlowSuccess::Ok),
                             Err(error) => {
-                                gst::element_error!(
-                                    sink,
-                                    gst::ResourceError::Write,
-                                    ["{}: {error:#}", path.display()]
-                                );
+                                let _ = std::fs::remove_file(&path); // half a picture, or none
+                                recording::post_write_error(sink.upcast_ref(), &path, &error);
                                 Err(gst::FlowError::Error)
                             }
                         }
@@ -134,7 +151,7 @@ impl Output {
                 sink.set_callbacks(callbacks);
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Refuses a video that would take the place of what the pipeline reads.
@@ -168,30 +185,11 @@ impl Output {
         Ok(())
     }
 
-    /// Puts what was written in its place, where it is worth it: `finished` says that the muxer came to its end.
-    /// Gives whether it was.
-    ///
-    /// # Errors
-    /// A file that cannot be moved.
-    pub(super) fn keep(&self, finished: bool) -> Result<bool> {
-        let Self::Video(path) = self else { return Ok(true) };
-        let part = part_of(path);
-        // Some containers can be played without their end.
-        if !finished && !is_playable(&part) {
-            return Ok(false);
-        }
-        std::fs::rename(&part, path).with_context(|| path.display().to_string())?;
-        Ok(true)
-    }
-
-    /// Takes away what a run without frames has left.
+    /// Takes away the folder of a run without frames.
     pub(super) fn discard(&self) {
-        // There may be nothing; and a folder that holds something stays.
-        let _ = match self {
-            Self::Video(path) => std::fs::remove_file(part_of(path)),
-            Self::Folder(folder, _) => std::fs::remove_dir(folder),
-            Self::Window => Ok(()),
-        };
+        if let Self::Folder(folder, _) = self {
+            let _ = std::fs::remove_dir(folder); // one that holds something stays
+        }
     }
 
     /// The file, folder or window in words.
@@ -203,12 +201,8 @@ impl Output {
     }
 }
 
-/// Where a video is written before it is moved to its place.
-fn part_of(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    path.with_file_name(name)
-}
+/// Name of the window's element.
+pub(super) const WINDOW: &str = "window";
 
 /// Writes a mask as PNG: one channel for class ids, three for colours.
 fn save(sample: &gst::Sample, path: &Path) -> Result<()> {

@@ -1,7 +1,8 @@
 //! Playing a pipeline to its end, with a progress bar, and ending it properly whatever comes.
 
-use super::counts::{Frames, is_refusal};
+use super::counts::{Frames, is_refusal, running_time};
 use super::input::BROKEN;
+use super::output::WINDOW;
 use crate::cli::video::{SILENCE, describe, describe_warning, has_stopped};
 use anyhow::{Context, Result, anyhow};
 use gstreamer as gst;
@@ -13,6 +14,17 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Longest wait for the muxer to finish a file after an error or a signal.
 const FINISH: Duration = Duration::from_secs(20);
+/// Signals that come within this time are one wish: `timeout` sends two at once.
+const ONE_WISH: Duration = Duration::from_secs(2);
+/// Longest wait for the muxer after a second wish to end.
+const HURRY: Duration = Duration::from_secs(3);
+/// Longest wait for sound and the like to reach the place where the video ends.
+const SIDE_STREAMS: Duration = Duration::from_secs(1);
+
+/// There is no room for what is recorded.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct DiskFull(String);
 
 /// How a pipeline came to its end.
 pub(super) struct Played {
@@ -35,6 +47,10 @@ pub(super) struct Player<'a> {
     outcome: Result<()>,
     /// None while playing; afterwards until when the muxer may take to finish.
     finishing: Option<Instant>,
+    /// When the first signal came.
+    signalled: Option<Instant>,
+    /// The user does not want to wait for the muxer.
+    hurried: bool,
 }
 
 impl<'a> Player<'a> {
@@ -54,6 +70,8 @@ impl<'a> Player<'a> {
             all,
             outcome: Ok(()),
             finishing: None,
+            signalled: None,
+            hurried: false,
         })
     }
 
@@ -96,11 +114,9 @@ impl<'a> Player<'a> {
                 _ = tick.tick() => false,
             };
             if signalled {
-                if self.finishing.is_some() {
-                    return Err(anyhow!("given up"));
-                }
-                tracing::info!("asked to end by a signal");
-                self.say("finishing the file; once more to give up");
+                self.end_by_user()?;
+            }
+            if self.frames.enough.load(Ordering::Relaxed) && self.finishing.is_none() {
                 self.finish()?;
             }
             if let Some(finished) = self.listen()? {
@@ -112,10 +128,28 @@ impl<'a> Player<'a> {
                 return Err(anyhow!("GStreamer finds no video in it"));
             }
             if self.finishing.is_some_and(|until| Instant::now() >= until) {
+                if self.hurried {
+                    return Err(anyhow!("ended before the file was finished"));
+                }
                 return Err(anyhow!("the end did not come through in {} s", FINISH.as_secs()));
             }
             self.show(started);
         }
+    }
+
+    /// What a signal means: the first ends the stream, one soon behind it means the same, a later one does not wait.
+    fn end_by_user(&mut self) -> Result<()> {
+        tracing::info!("asked to end by a signal");
+        let first = *self.signalled.get_or_insert_with(Instant::now);
+        if self.finishing.is_none() {
+            self.say("finishing the file");
+            self.finish()?;
+        } else if first.elapsed() >= ONE_WISH && !self.hurried {
+            self.say("ending with what has been written");
+            self.hurried = true;
+            self.finishing = self.finishing.map(|until| until.min(Instant::now() + HURRY));
+        }
+        Ok(())
     }
 
     /// Reads the bus; tells whether the end has come, and how.
@@ -124,7 +158,28 @@ impl<'a> Player<'a> {
             self.frames.log.message(&message);
             let trouble = match message.view() {
                 gst::MessageView::Eos(_) => return Ok(Some(true)),
-                gst::MessageView::Error(error) => anyhow!(describe(error)),
+                gst::MessageView::Error(error) => {
+                    if error.src().is_some_and(|src| src.name() == "sink") {
+                        // What cannot be written cannot be finished either.
+                        let full = error.error().matches(gst::ResourceError::NoSpaceLeft);
+                        let text = error.error().to_string();
+                        let trouble = if full {
+                            DiskFull(text).into()
+                        } else {
+                            anyhow!(text)
+                        };
+                        self.outcome = std::mem::replace(&mut self.outcome, Ok(())).and(Err(trouble));
+                        return Ok(Some(false));
+                    }
+                    if self.is_closed_window(error) {
+                        self.say("the window was closed: finishing the file");
+                        if self.finishing.is_none() {
+                            self.finish()?;
+                        }
+                        continue;
+                    }
+                    anyhow!(describe(error))
+                }
                 gst::MessageView::Warning(warning) if is_refusal(&message) => anyhow!("{}", warning.error()),
                 gst::MessageView::Warning(warning) => {
                     self.say(&format!("masam: {}", describe_warning(warning)));
@@ -157,6 +212,16 @@ impl<'a> Player<'a> {
         Ok(None)
     }
 
+    /// Whether the window beside a recording has gone.
+    fn is_closed_window(&self, error: &gst::message::Error) -> bool {
+        let window = self
+            .pipeline
+            .by_name(WINDOW)
+            .filter(|_| self.pipeline.by_name("mux").is_some());
+        let shown = self.frames.written.load(Ordering::Relaxed) > 0;
+        shown && window.is_some_and(|window| error.src().is_some_and(|src| src.has_as_ancestor(&window)))
+    }
+
     /// Ends the stream: behind the input where frames have come, because a decoder that is cut off gives the frames
     /// it has with holes between them, and players then leave out the last; from the source where none have.
     fn finish(&mut self) -> Result<()> {
@@ -167,6 +232,11 @@ impl<'a> Player<'a> {
             self.pipeline.clone(),
             self.frames.read.load(Ordering::Relaxed) > 0,
         );
+        let side_pads = match begun {
+            true => self.side_pads(&infer),
+            false => Vec::new(),
+        };
+        let end = self.frames.read_until_nanos.load(Ordering::Relaxed);
         // Without waiting: the pad may be busy with its last frame, the source with reading.
         std::thread::Builder::new()
             .name("masam-finish".into())
@@ -174,7 +244,37 @@ impl<'a> Player<'a> {
                 true => pad.send_event(gst::event::Eos::new()),
                 false => pipeline.send_event(gst::event::Eos::new()),
             })?;
+        for pad in side_pads {
+            let (reached, arrival) = std::sync::mpsc::channel();
+            pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+                let due = info.buffer().and_then(|buffer| running_time(pad, buffer));
+                if due.is_none_or(|due| due < end) {
+                    return gst::PadProbeReturn::Ok;
+                }
+                let _ = reached.send(()); // nobody waits any more
+                gst::PadProbeReturn::Handled
+            });
+            std::thread::Builder::new()
+                .name("masam-finish-side".into())
+                .spawn(move || {
+                    // It may also have ended, or its source may have vanished.
+                    let _ = arrival.recv_timeout(SIDE_STREAMS);
+                    pad.send_event(gst::event::Eos::new());
+                })?;
+        }
         Ok(())
+    }
+
+    /// The muxer's pads that do not get our video: sound and the like.
+    fn side_pads(&self, infer: &gst::Element) -> Vec<gst::Pad> {
+        let behind = downstream(infer);
+        let ours = |pad: &gst::Pad| {
+            let peer = pad.peer().and_then(|peer| peer.parent_element());
+            peer.is_none_or(|peer| behind.contains(&peer))
+        };
+        let mux = self.pipeline.by_name("mux");
+        let pads = mux.map(|mux| mux.sink_pads()).unwrap_or_default();
+        pads.into_iter().filter(|pad| !ours(pad)).collect()
     }
 
     /// By time where the source knows its length, by frames where they are counted, else without an end.
