@@ -504,7 +504,7 @@ fn control_c_finishes_the_file() {
         .unwrap();
     // Until the muxer has begun to write; the endless source would go on for ever.
     let deadline = Instant::now() + Duration::from_secs(60);
-    while std::fs::metadata(folder.join("stopped.mp4.part")).map_or(0, |m| m.len()) == 0 {
+    while std::fs::metadata(&output).map_or(0, |m| m.len()) == 0 {
         assert!(Instant::now() < deadline, "nothing was written");
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -539,7 +539,7 @@ fn control_c_in_a_recording_keeps_every_frame_that_went_in() {
         .spawn()
         .unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
-    while std::fs::metadata(folder.join("half.mp4.part")).map_or(0, |m| m.len()) == 0 {
+    while std::fs::metadata(&output).map_or(0, |m| m.len()) == 0 {
         assert!(Instant::now() < deadline, "nothing was written");
         std::thread::sleep(Duration::from_millis(5));
     }

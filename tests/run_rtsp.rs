@@ -1,12 +1,11 @@
 //! `masam run` on a network camera: an RTSP server on a port of its own, in another process.
 
-use candle_core::{Device, Tensor};
+mod recording_support;
+
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
-use masam::checkpoint::model_file::Storage;
-use masam::checkpoint::{ModelCard, ModelFile, Preprocessing, Weights};
-use masam::model::{FormulaWeights, ModelConfig};
+use recording_support::{repeats, write_small_model};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -73,35 +72,6 @@ impl Drop for Camera {
     }
 }
 
-/// A model whose pass takes a few milliseconds: live masks are to come in time on a busy machine, too.
-fn write_small_model(path: &Path) {
-    let config = ModelConfig {
-        name: "small".into(),
-        image_side_px: 64,
-        encoder_width: 16,
-        encoder_depth: 2,
-        encoder_heads: 2,
-        global_blocks: vec![1],
-        partition_side: 2,
-        mlp_ratio: 1,
-        adapter_width: 4,
-        fact_rank: 2,
-        prompt_width: 32,
-        decoder_depth: 1,
-        decoder_heads: 2,
-        decoder_mlp_width: 8,
-        ..ModelConfig::vit_b()
-    };
-    let mut weights = Weights::default();
-    for spec in config.weights() {
-        let values = FormulaWeights::values(&spec.name, &spec.shape);
-        let tensor = Tensor::from_vec(values, spec.shape, &Device::Cpu).unwrap();
-        weights.insert(spec.name, tensor);
-    }
-    let card = ModelCard::new(config, Preprocessing::live()).unwrap();
-    ModelFile { card, weights }.write(path, Storage::F32).unwrap();
-}
-
 /// `masam run`, killed if the test ends before it does.
 struct Recording(Child);
 
@@ -123,9 +93,7 @@ impl Recording {
     /// Returns when the muxer has begun to write.
     fn wait_for_output(&mut self, camera: &mut Camera, output: &Path) {
         let deadline = Instant::now() + PATIENCE;
-        // It is written beside its place until it is whole.
-        let part = output.with_extension("mp4.part");
-        while std::fs::metadata(&part).map_or(0, |m| m.len()) == 0 {
+        while std::fs::metadata(output).map_or(0, |m| m.len()) == 0 {
             assert!(Instant::now() < deadline, "nothing was written");
             assert!(self.0.try_wait().unwrap().is_none(), "{}", self.said());
             camera.wait_for(1);
@@ -234,7 +202,7 @@ fn control_c_ends_a_network_stream_and_the_file_plays() {
 
 #[test]
 fn a_camera_that_disappears_leaves_a_file_that_plays() {
-    for transport in ["udp", "tcp"] {
+    for transport in ["udp", "tcp"].repeat(repeats(1, 10)) {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("camera.mp4");
         let mut camera = Camera::start(transport);
