@@ -16,7 +16,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     masam::gst::register()?;
     let pipeline = gst::parse::launch(
         "filesrc name=in ! decodebin ! videoconvert ! masaminfer name=infer mode=exact ! masamoverlay style=both \
-         ! videoconvert ! x264enc speed-preset=veryfast ! h264parse ! matroskamux ! filesink name=out",
+         ! videoconvert ! video/x-raw,format=I420 ! x264enc tune=zerolatency speed-preset=veryfast ! h264parse \
+         ! matroskamux ! filesink name=out buffer-mode=unbuffered o-sync=true",
     )?;
     let pipeline = pipeline.downcast::<gst::Pipeline>().map_err(|_| "no pipeline")?;
     pipeline

@@ -6,4 +6,6 @@ set -eu
 exec gst-launch-1.0 -e \
   filesrc location="$1" ! decodebin ! videoconvert \
   ! masaminfer model="${MODEL:-weights/demo.safetensors}" mode=exact ! masamoverlay name=overlay \
-  ! videoconvert ! x264enc speed-preset=veryfast ! h264parse ! mp4mux ! filesink location="$2"
+  ! videoconvert ! video/x-raw,format=I420 ! x264enc tune=zerolatency speed-preset=veryfast ! h264parse \
+  ! mp4mux fragment-duration=500 fragment-mode=first-moov-then-finalise \
+  ! filesink location="$2" buffer-mode=unbuffered o-sync=true
