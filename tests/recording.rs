@@ -3,7 +3,7 @@
 
 mod recording_support;
 
-use recording_support::{Played, played, repeats, write_small_model};
+use recording_support::{Played, Random, played, repeats, write_small_model};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -94,19 +94,6 @@ impl Drop for Run {
 
 fn len(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |there| there.len())
-}
-
-/// Numbers that look random; the seed is printed where a test fails.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
 }
 
 /// A recording to be killed.

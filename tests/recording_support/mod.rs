@@ -105,3 +105,17 @@ pub fn repeats(short: usize, long: usize) -> usize {
         short
     }
 }
+
+/// Numbers that look random; the seed is printed where a test fails.
+pub struct Random(pub u64);
+
+impl Random {
+    /// A number from zero to below `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
