@@ -7,6 +7,8 @@
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
 
 /// Largest side of a frame we accept, in pixels: 16 times UHD in area, and small enough that
 /// `width * height * 4` stays far from overflowing.
@@ -127,6 +129,73 @@ impl Rect {
             width_px,
             height_px,
         })
+    }
+}
+
+/// The part of the frame that the model sees, as a user names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Roi {
+    /// The whole frame.
+    None,
+    /// The lit part, found from the first frames: endoscope towers put their picture on black.
+    #[default]
+    Auto,
+    /// This rectangle, in pixels of the frame.
+    Given(Rect),
+}
+
+impl Roi {
+    /// The region of a frame of `size` before any frame was seen: the whole frame for [`Roi::Auto`].
+    ///
+    /// # Errors
+    /// A given rectangle that does not lie inside the frame.
+    pub fn region_in(self, size: Size) -> Result<Rect> {
+        match self {
+            Roi::None | Roi::Auto => Ok(size.rect()),
+            Roi::Given(rect) if rect.fits(size) => Ok(rect),
+            Roi::Given(_) => {
+                let bound = format!(
+                    "it has to lie inside the frame of {}x{}",
+                    size.width_px, size.height_px
+                );
+                Err(Error::config("roi", self, bound))
+            }
+        }
+    }
+}
+
+impl FromStr for Roi {
+    type Err = Error;
+
+    /// Reads `x,y,width,height` in pixels, `auto` or `none`.
+    fn from_str(text: &str) -> Result<Self> {
+        match text.trim() {
+            "auto" => Ok(Roi::Auto),
+            "none" => Ok(Roi::None),
+            text => Rect::parse(text).map(Roi::Given).map_err(|_| {
+                let bound = "it has to be x,y,width,height in pixels, auto or none";
+                Error::config("roi", text, bound)
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Roi {
+    /// As it is read.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Roi::None => f.write_str("none"),
+            Roi::Auto => f.write_str("auto"),
+            Roi::Given(rect) => {
+                let Rect {
+                    x_px,
+                    y_px,
+                    width_px,
+                    height_px,
+                } = rect;
+                write!(f, "{x_px},{y_px},{width_px},{height_px}")
+            }
+        }
     }
 }
 

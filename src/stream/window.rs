@@ -44,9 +44,9 @@ pub enum Emit {
 }
 
 impl Emit {
-    /// What `emit=auto` means: [`Emit::Step`] for a causal model, which costs a fifth of a clip, [`Emit::Newest`]
-    /// for any other.
-    pub fn auto(temporal: Temporal) -> Self {
+    /// What suits a model whose taps lie as `temporal` says, without look-ahead: `step` where they are causal, `newest`
+    /// otherwise.
+    pub fn for_taps(temporal: Temporal) -> Self {
         match temporal {
             Temporal::Causal => Emit::Step,
             Temporal::Centered => Emit::Newest,
@@ -81,6 +81,18 @@ impl fmt::Display for Emit {
             Emit::Ensemble => "ensemble",
             Emit::Step => "step",
         })
+    }
+}
+
+/// Source frames between two frames of a clip, in a stream with `frame_nanos` between frames, that come closest to
+/// `interval_nanos`, the model's own interval: 1 to [`MAX_STRIDE_FRAMES`], and 1 where either is unknown.
+pub fn stride_frames(interval_nanos: Option<u64>, frame_nanos: Option<u64>) -> usize {
+    match (interval_nanos, frame_nanos) {
+        (Some(interval), Some(frame)) if frame > 0 => {
+            let frames = (interval.saturating_add(frame / 2) / frame).clamp(1, MAX_STRIDE_FRAMES as u64);
+            frames as usize
+        }
+        _ => 1,
     }
 }
 

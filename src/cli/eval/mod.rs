@@ -172,7 +172,7 @@ impl Eval {
         let worker = Worker::spawn(config, Arc::new(move || crate::runtime::open(&model, &options)))?;
         let window = Window {
             clip_frames: worker.spec().clip_frames,
-            emit: emit.unwrap_or_else(|| Emit::auto(worker.spec().temporal)),
+            emit: emit.unwrap_or_else(|| Emit::for_taps(worker.spec().temporal)),
             hop_frames: 1,
             stride_frames: self.frame_stride,
         };

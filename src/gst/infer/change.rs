@@ -10,10 +10,10 @@
 
 use super::imp::{CAT, Infer};
 use super::session::Session;
-use super::settings::{Roi, Settings};
+use super::settings::Settings;
 use super::state::State;
 use crate::error::{Error, Result};
-use crate::geometry::ModelSquare;
+use crate::geometry::{ModelSquare, Roi};
 use gst::glib;
 use gst::subclass::prelude::*;
 use gstreamer as gst;

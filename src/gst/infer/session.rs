@@ -1,7 +1,8 @@
 //! The model behind an element, from READY on: of its own, or shared with elements of the same `model-instance-id`.
 
-use super::settings::{Mode, Priority as Wish, Roi, Settings};
+use super::settings::{Mode, Priority as Wish, Settings};
 use crate::error::{Error, Result};
+use crate::geometry::Roi;
 use crate::prompt::FramePrompt;
 use crate::segmenter::SegmenterSpec;
 use crate::stream::faulty::{FaultPlan, Faulty};

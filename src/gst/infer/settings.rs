@@ -1,11 +1,11 @@
 //! What the user wishes: one default feeds the fields and the property specifications.
 
-use crate::error::{Error, Result};
-use crate::geometry::{Rect, Size};
+use crate::error::Result;
+use crate::geometry::Roi;
 use crate::runtime::{CLIP_FRAMES, OpenOptions};
 use crate::segmenter::{SegmenterSpec, Temporal};
 use crate::stream::Spacing;
-use crate::stream::window::{MAX_STRIDE_FRAMES, Window};
+use crate::stream::window::{MAX_STRIDE_FRAMES, Window, stride_frames};
 use gst::glib;
 use gst::prelude::*;
 use gstreamer as gst;
@@ -35,7 +35,7 @@ pub enum Mode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
 #[enum_type(name = "MasamInferEmit")]
 pub enum Emit {
-    /// As [`crate::stream::Emit::auto`].
+    /// As [`crate::stream::Emit::for_taps`].
     #[default]
     #[enum_value(name = "step where the model is causal, newest otherwise", nick = "auto")]
     Auto,
@@ -66,7 +66,7 @@ impl Emit {
     /// The output that is shown of a model with `temporal` taps.
     pub fn of(self, temporal: Temporal) -> crate::stream::Emit {
         match self {
-            Emit::Auto => crate::stream::Emit::auto(temporal),
+            Emit::Auto => crate::stream::Emit::for_taps(temporal),
             Emit::Newest => crate::stream::Emit::Newest,
             Emit::Center | Emit::Centre => crate::stream::Emit::Centre,
             Emit::Ensemble => crate::stream::Emit::Ensemble,
@@ -173,14 +173,6 @@ impl Default for Settings {
     }
 }
 
-/// The property `roi`, read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Roi {
-    None,
-    Auto,
-    Given(Rect),
-}
-
 impl Settings {
     /// How to open the model.
     pub fn open_options(&self) -> Result<OpenOptions> {
@@ -193,17 +185,7 @@ impl Settings {
 
     /// The region of interest.
     pub fn roi(&self) -> Result<Roi> {
-        match self.roi.trim() {
-            "auto" => Ok(Roi::Auto),
-            "none" => Ok(Roi::None),
-            text => Rect::parse(text).map(Roi::Given).map_err(|_| {
-                Error::config(
-                    "roi",
-                    text,
-                    "it has to be x,y,width,height in pixels, auto or none",
-                )
-            }),
-        }
+        self.roi.parse()
     }
 
     /// How clips are cut from a stream with `frame_nanos` between frames, where that is known.
@@ -224,13 +206,7 @@ impl Settings {
         if self.frame_stride > 0 {
             return self.frame_stride as usize;
         }
-        match (spec.frame_interval_nanos, frame_nanos) {
-            (Some(interval), Some(frame)) if frame > 0 => {
-                let frames = (interval.saturating_add(frame / 2) / frame).clamp(1, MAX_STRIDE_FRAMES as u64);
-                frames as usize
-            }
-            _ => 1,
-        }
+        stride_frames(spec.frame_interval_nanos, frame_nanos)
     }
 
     /// The same for live mode, where the model's interval is kept in time when the caps name no rate.
@@ -239,18 +215,6 @@ impl Settings {
             (0, Some(interval), None) if interval > 0 => Spacing::Nanos(interval),
             _ => Spacing::Frames(self.stride(spec, frame_nanos)),
         }
-    }
-
-    /// The given region, which has to lie inside a frame of `size`.
-    pub fn checked_region(&self, rect: Rect, size: Size) -> Result<Rect> {
-        if rect.fits(size) {
-            return Ok(rect);
-        }
-        let bound = format!(
-            "it has to lie inside the frame of {}x{}",
-            size.width_px, size.height_px
-        );
-        Err(Error::config("roi", &self.roi, bound))
     }
 }
 

@@ -5,9 +5,9 @@ use super::held::{Held, held_for};
 use super::picture::Format;
 use super::pool::PoolWatch;
 use super::session::Session;
-use super::settings::{Roi, Settings};
+use super::settings::Settings;
 use crate::error::Result;
-use crate::geometry::{ModelSquare, Rect, Size};
+use crate::geometry::{ModelSquare, Rect, Roi, Size};
 use crate::gst::meta::MaskMeta;
 use crate::kernels::picture::region::RegionFinder;
 use crate::prompt::FramePrompt;
@@ -267,9 +267,9 @@ impl State {
 
     /// Whether the given region lies inside the frames, where their size is known.
     pub fn check_against_size(&self, session: &Session) -> Result<()> {
-        match (session.roi, &self.caps) {
-            (Roi::Given(rect), Some(_)) => session.settings.checked_region(rect, self.size).map(|_| ()),
-            _ => Ok(()),
+        match self.caps {
+            Some(_) => session.roi.region_in(self.size).map(|_| ()),
+            None => Ok(()),
         }
     }
 
@@ -291,9 +291,7 @@ impl State {
 
     fn try_stream(&mut self, format: Format, live_source: bool) -> Result<Option<crate::Error>> {
         // Before the first frame there is somebody to mend it; later the video matters more.
-        if let Roi::Given(rect) = self.session.roi
-            && let Err(error) = self.session.settings.checked_region(rect, format.size)
-        {
+        if let Err(error) = self.session.roi.region_in(format.size) {
             return if self.numbers.frames_in == 0 {
                 Err(error)
             } else {
@@ -327,11 +325,8 @@ impl State {
     ) -> Result<Result<Stream>> {
         let spec = session.spec();
         let settings = &session.settings;
-        let (region, finder) = match session.roi {
-            Roi::None => (format.size.rect(), None),
-            Roi::Auto => (format.size.rect(), Some(RegionFinder::default())),
-            Roi::Given(rect) => (settings.checked_region(rect, format.size)?, None),
-        };
+        let region = session.roi.region_in(format.size)?;
+        let finder = (session.roi == Roi::Auto).then(RegionFinder::default);
         let frame_nanos = format.frame_nanos();
         let live = session.goes_live(live_source);
         let window = match live {
