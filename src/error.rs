@@ -1,5 +1,6 @@
 //! The library's one error type: every variant names what it is about, the value found and the bound it broke.
 
+use crate::segmenter::SegmentError;
 use std::fmt::Display;
 use std::path::PathBuf;
 
@@ -64,6 +65,14 @@ pub enum Error {
         what: String,
         /// What is missing, and the cure where there is one.
         why: String,
+    },
+    /// The model computed no mask for a frame.
+    #[error("frame {frame} has no mask: {cause}")]
+    NoMask {
+        /// Index of the frame in its sequence, from 0.
+        frame: u64,
+        /// What failed.
+        cause: SegmentError,
     },
     /// Candle failed inside a forward pass.
     #[error(transparent)]

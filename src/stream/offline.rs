@@ -96,6 +96,12 @@ impl Offline {
         self.next = 0;
     }
 
+    /// The prompt of frames that are pushed from now on, in pixels of the model's square. Frames of one sequence should
+    /// share one: begin a sequence with it.
+    pub fn set_prompt(&mut self, prompt: Prompt) {
+        self.engine.set_prompt(prompt);
+    }
+
     /// Takes the next frame.
     pub fn push(&mut self, frame: ModelFrame) {
         self.engine.push(frame, FrameTime::default());

@@ -12,10 +12,10 @@ use crate::data::Sequence;
 use crate::geometry::Size;
 use crate::kernels::picture::blend::key::Enlarger;
 use crate::kernels::picture::contour::MaskPlane;
-use crate::kernels::picture::convert::{ColorSpace, Picture, PixelFormat, PlaneRef};
 use crate::kernels::picture::resize_reference::zoom_labels;
 use crate::labels::NO_MASK;
 use crate::metrics::{Convention, Flicker, FlickerCounts, FrameCounts};
+use crate::predictor::AsRgbFrame;
 use crate::segmenter::{ModelFrame, Resize};
 use crate::stream::{Next, Offline, Squarer};
 use anyhow::{Context, Result, anyhow, bail};
@@ -155,13 +155,8 @@ pub fn evaluate(
 
 /// The whole picture as the model's square.
 fn square(squarer: &mut Squarer, image: &RgbImage) -> crate::Result<ModelFrame> {
-    let size = crate::data::picture::size_of(image);
-    let plane = PlaneRef {
-        data: image.as_raw(),
-        stride_bytes: size.width_px as usize * 3,
-    };
-    let picture = Picture::new(PixelFormat::Rgb, size, &[plane], ColorSpace::RGB)?;
-    squarer.square(&picture, size.rect())
+    let picture = image.as_rgb_frame().picture()?;
+    squarer.square(&picture, picture.size().rect())
 }
 
 /// One sequence's frames and labels, decoded ahead.
@@ -313,6 +308,5 @@ fn nearest(enlarger: &mut Enlarger, ids: &[u8], from: Size, to: Size, target: &m
         region: to.rect(),
         frame: to,
     };
-    let same: [[u8; 1]; 256] = std::array::from_fn(|id| [id as u8]);
-    enlarger.write(target, to.width_px as usize, &plane, &same, [NO_MASK]);
+    enlarger.write_ids(target, &plane);
 }

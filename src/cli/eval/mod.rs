@@ -12,8 +12,9 @@ pub use evaluation::{Plan, Seen, SequenceScores, evaluate};
 
 use crate::data::{Dataset, DatasetConfig, LabelReport, Role, Sequence, Split, Task2017};
 use crate::labels::ClassSet;
+use crate::predictor::open_worker;
 use crate::runtime::{DeviceChoice, OpenOptions, PrecisionChoice};
-use crate::stream::{Emit, Offline, Priority, Window, Worker, WorkerConfig};
+use crate::stream::{Emit, Offline, Window};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use image::RgbImage;
@@ -24,7 +25,7 @@ use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Score a model on labelled sequences.
 ///
@@ -162,14 +163,7 @@ impl Eval {
             precision: self.precision,
             threads: (self.threads > 0).then_some(self.threads),
         };
-        let begun = Instant::now();
-        let config = WorkerConfig {
-            name: "masam-eval".into(),
-            clock: Arc::new(move || u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX)),
-            priority: Priority::Normal,
-        };
-        let model = self.model.clone();
-        let worker = Worker::spawn(config, Arc::new(move || crate::runtime::open(&model, &options)))?;
+        let worker = open_worker(&self.model, options)?;
         let window = Window {
             clip_frames: worker.spec().clip_frames,
             emit: emit.unwrap_or_else(|| Emit::for_taps(worker.spec().temporal)),

@@ -2,6 +2,7 @@
 
 use crate::kernels::picture::blend_layer::{Edge, Layer, Paint};
 use crate::kernels::picture::contour::MaskPlane;
+use crate::labels::NO_MASK;
 
 /// Enlarges planes of class ids to the frame, each frame pixel taking the mask pixel its centre lies in.
 #[derive(Debug, Default)]
@@ -11,6 +12,13 @@ pub struct Enlarger {
 }
 
 impl Enlarger {
+    /// Writes the id of each frame pixel to `[frame.height_px, frame.width_px]` bytes, and [`NO_MASK`] outside the region;
+    /// see [`Enlarger::write`].
+    pub fn write_ids(&mut self, bytes: &mut [u8], mask: &MaskPlane<'_>) {
+        let same: [[u8; 1]; 256] = std::array::from_fn(|id| [id as u8]);
+        self.write(bytes, mask.frame.width_px as usize, mask, &same, [NO_MASK]);
+    }
+
     /// Writes `value_of_id[id]` for each frame pixel of the region and `outside` elsewhere, to rows of `stride_bytes`
     /// that hold as many pixels of `N` bytes as the frame is wide.
     ///
