@@ -1,50 +1,6 @@
 //! The mask meta: what `masaminfer` attaches to a frame and what `masamoverlay`, `masammask` and applications read.
 //!
-//! It is a `GstCustomMeta` named [`NAME`], so that every language reads it without this library:
-//! ```python
-//! mask = buffer.get_custom_meta("MasamMask").get_structure().get_value
-//! ids = np.frombuffer(mask("mask").get_data(), np.uint8).reshape(mask("mask-height"), mask("mask-width"))
-//! names = mask("classes").unpack()
-//! ```
-//!
-//! Schema version 1, the fields of its structure:
-//!
-//! | field | type | meaning |
-//! |---|---|---|
-//! | `schema` | uint | [`SCHEMA`] |
-//! | `epoch` | uint64 | raised by every flush, seek, DISCONT and caps change |
-//! | `running-time` | uint64 | running time, in ns, of the frame the mask was computed from; `GST_CLOCK_TIME_NONE` when unknown |
-//! | `age` | uint64 | ns from that frame to the frame the meta was attached to |
-//! | `frame-width`, `frame-height` | uint | size of the frame the region refers to |
-//! | `region-x`, `region-y`, `region-width`, `region-height` | uint | the part of the frame the mask covers, in pixels |
-//! | `mask-width`, `mask-height` | uint | size of the planes; they are stretched over the region, upright |
-//! | `mask` | GBytes | class ids, `[mask-height, mask-width]`, no padding; 255 where there is no mask |
-//! | `confidence` | GBytes, optional | as `mask`: softmax of the class shown, 255 is certain |
-//! | `classes` | GVariant `as` | class names in the order of their ids |
-//! | `palette` | GVariant `au` | their colours, 0xRRGGBB |
-//! | `model-id` | string | name of the model |
-//! | `carried` | boolean | moved forward by motion estimation since it was computed |
-//! | `untrained` | boolean | the weights are not trained: the mask means nothing |
-//! | `status` | string, optional | a line for the viewer, such as a fault of the model |
-//!
-//! Planes and arrays are reference counted: attaching the same mask to the next frame copies no pixel.
-//!
-//! **What becomes of it on the way.** The meta's API has the tags `video`, `size` and `orientation`: with these, stock
-//! elements that change the picture either call its transform or drop it. Of the transforms it follows two: a plain
-//! copy keeps it; scaling scales frame size and region, the planes stay. Where the frame changes its aspect ratio,
-//! `videoscale` may have added black borders of which it tells nobody, so the meta is dropped. An element that copies
-//! it blindly after changing the frame's size leaves the old size in it, and [`MaskMeta::from_frame`] treats a meta
-//! whose frame size is not the frame's as absent. As of GStreamer 1.22:
-//!
-//! | element | the meta |
-//! |---|---|
-//! | `identity`, `queue`, `tee`, `valve`, `appsink`, `videorate`, `videobalance`, `gamma` | kept |
-//! | `videoconvert`, `videoscale`, `videoconvertscale` | kept; scaled with the frame while the picture keeps its shape, else dropped |
-//! | `videocrop`, `aspectratiocrop`, `videobox` | dropped, or left with the old size and so absent; kept when they crop nothing |
-//! | `videoflip` | dropped |
-//! | `compositor`, `deinterlace` at work, `alpha` | dropped |
-//!
-//! So to show masks on a cropped, flipped or mixed picture, put `masamoverlay` before those elements.
+#![doc = include_str!("../../docs/mask-meta.md")]
 
 mod transform;
 mod view;
@@ -322,6 +278,7 @@ fn set_geometry(structure: &mut gst::StructureRef, frame: Size, region: Rect) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     fn example() -> MaskMeta {
         gst::init().unwrap();
@@ -351,6 +308,26 @@ mod tests {
             confidence: Some(glib::Bytes::from_owned(vec![9_u8; 6])),
             status: Some("model is slow".into()),
         }
+    }
+
+    #[test]
+    fn the_documented_schema_is_the_structure() {
+        let structure = example().to_structure();
+        let written: BTreeSet<&str> = structure.fields().map(|field| field.as_str()).collect();
+        let schema = include_str!("../../docs/mask-meta.md");
+        let schema = schema
+            .split("## ")
+            .find(|part| part.starts_with("Schema"))
+            .unwrap();
+        let cells = schema
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split('|').next());
+        let documented = cells.flat_map(|cell| {
+            cell.split('`')
+                .filter(|name| !name.trim_matches([',', ' ']).is_empty())
+        });
+        assert_eq!(documented.collect::<BTreeSet<_>>(), written);
+        assert!(schema.contains(&format!("version {SCHEMA}")));
     }
 
     fn buffer_with(meta: &MaskMeta) -> gst::Buffer {
