@@ -1,6 +1,6 @@
 //! The properties of the parts, specified again for the whole.
 
-use crate::gst::infer::{Emit, Mode};
+use crate::gst::infer::{Emit, Mode, Priority};
 use crate::gst::overlay::Style;
 use gst::glib;
 use gst::prelude::*;
@@ -46,6 +46,7 @@ pub(super) fn like(spec: &glib::ParamSpec) -> Option<glib::ParamSpec> {
     number!(glib::ParamSpecDouble);
     choice!(Emit);
     choice!(Mode);
+    choice!(Priority);
     choice!(Style);
     if spec.value_type() == gst::Structure::static_type() {
         return finished!(glib::ParamSpecBoxed::builder::<gst::Structure>(name));

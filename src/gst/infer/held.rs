@@ -166,12 +166,10 @@ impl Infer {
             let now_nanos = self.now_nanos();
             let waited_nanos = now_nanos.saturating_sub(begun_nanos);
             // Where this thread could not run, the model's could not either: the process was stopped, or starved.
-            match (
-                waited_nanos > 2 * tend_every.as_nanos() as u64,
-                self.state().as_ref(),
-            ) {
-                (true, Some(state)) => state.session.supervisor.excuse(now_nanos),
-                _ => (),
+            if waited_nanos > 2 * tend_every.as_nanos() as u64
+                && let Some(state) = self.state().as_ref()
+            {
+                state.session.supervisor.excuse(now_nanos);
             }
             self.tend();
         }

@@ -39,7 +39,7 @@ mod session;
 mod settings;
 mod state;
 
-pub use settings::{Emit, Mode};
+pub use settings::{Emit, Mode, Priority};
 
 glib::wrapper! {
     /// The element; its properties are documented by `gst-inspect-1.0 masaminfer`.
