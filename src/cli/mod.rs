@@ -8,6 +8,7 @@ mod data;
 mod demo_model;
 mod doctor;
 pub mod eval;
+mod fit;
 mod host_time;
 mod inspect;
 mod latency;

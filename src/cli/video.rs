@@ -46,27 +46,24 @@ pub(super) enum EncoderSpeed {
 }
 
 impl Encoding {
-    /// The encoder called `element`. None of them holds frames back: what has reached it reaches the file. All get 8
-    /// bits and 4:2:0, which every player can decode.
-    ///
-    /// `even` is set by [`even_sides`]: an H.264 picture whose colours are halved has even sides.
+    /// The encoder called `element`. None of them holds frames back: what has reached it reaches the file.
     fn element(&self, element: &str) -> String {
         let quality = u32::from(self.quality);
         // Zero would be lossless, in a profile that few players know.
         let quantizer = (50 - quality / 2).max(1);
         match element {
             "x264enc" => format!(
-                "{EIGHT_BIT} ! videobox name=even ! x264enc tune=zerolatency speed-preset={} pass=quant quantizer={quantizer}",
+                "x264enc tune=zerolatency speed-preset={} pass=quant quantizer={quantizer}",
                 clap::ValueEnum::to_possible_value(&self.encoder_speed)
                     .map_or_else(String::new, |speed| speed.get_name().to_owned())
             ),
             "openh264enc" => format!(
-                "{EIGHT_BIT} ! openh264enc rate-control=buffer qp-min={quantizer} qp-max={quantizer} ! h264parse"
+                "openh264enc rate-control=buffer qp-min={quantizer} qp-max={quantizer} ! h264parse"
             ),
             _ => {
                 let quantizer = 63 - quality * 63 / 100;
                 format!(
-                    "{EIGHT_BIT} ! vp8enc deadline=1 min-quantizer={quantizer} max-quantizer={quantizer} \
+                    "vp8enc deadline=1 min-quantizer={quantizer} max-quantizer={quantizer} \
                      target-bitrate={VP8_BITRATE}"
                 )
             }
@@ -74,7 +71,6 @@ impl Encoding {
     }
 }
 
-const EIGHT_BIT: &str = "video/x-raw,format=I420";
 /// More than VP8 needs at any quantizer, which alone decides.
 const VP8_BITRATE: u32 = 500_000_000;
 
@@ -110,25 +106,12 @@ pub(super) fn encoder(path: &Path, encoding: &Encoding) -> Result<String> {
     if !installed(name) {
         bail!("no {name}: install GStreamer's good plugins (Debian: gstreamer1.0-plugins-good)");
     }
-    Ok(format!("{} ! {muxer}", encoding.element(codec)))
-}
-
-/// Lets a pipeline with an [`encoder`] take pictures of odd sides: they get a black column or row on the far side.
-pub(super) fn even_sides(pipeline: &gst::Pipeline) {
-    let Some(pad) = pipeline.by_name("even").and_then(|even| even.static_pad("sink")) else {
-        return; // This encoder takes any side.
+    let fit = match suffix.as_str() {
+        "webm" => "masamfit bt601=true", // VP8 has no color description
+        _ => "masamfit",
     };
-    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, |pad, info| {
-        if let Some(event) = info.event()
-            && let gst::EventView::Caps(caps) = event.view()
-            && let Ok(video) = gst_video::VideoInfo::from_caps(caps.caps())
-            && let Some(even) = pad.parent_element()
-        {
-            even.set_property("right", -((video.width() % 2) as i32));
-            even.set_property("bottom", -((video.height() % 2) as i32));
-        }
-        gst::PadProbeReturn::Ok
-    });
+    super::fit::register()?;
+    Ok(format!("{fit} ! {} ! {muxer}", encoding.element(codec)))
 }
 
 /// Writes frames, `[height, width, 3]` RGB each, as a video of `rate` frames a second.
@@ -148,7 +131,7 @@ pub(super) fn write(
         .build()?;
     let tail = encoder(path, &Encoding::default())?;
     let pipeline = gst::parse::launch(&format!(
-        "appsrc name=in format=time block=true max-buffers=4 ! videoconvert ! {tail}"
+        "appsrc name=in format=time block=true max-buffers=4 ! {tail}"
     ))?;
     let pipeline = pipeline
         .downcast::<gst::Pipeline>()
@@ -161,13 +144,13 @@ pub(super) fn write(
     let say = |line: &str| eprintln!("masam: {line}");
     let (place, file) = Place::open(path, say)?;
     recording::attach(&pipeline, file, place.written().to_owned(), Origin::Zero)?;
-    even_sides(&pipeline);
     let stop = Stop(pipeline.clone());
     pipeline
         .set_state(gst::State::Playing)
         .with_context(|| path.display().to_string())?;
     for (index, rgb) in frames.enumerate() {
-        let buffer = rgb_buffer(&info, &rgb, index as u64, rate)?;
+        let index = index as u64;
+        let buffer = rgb_buffer(&info, &rgb, frame_time(index, rate), frame_time(index + 1, rate))?;
         if source.push_buffer(buffer).is_err() {
             break; // The reason is on the bus.
         }
@@ -185,24 +168,23 @@ pub(super) fn write(
 }
 
 /// Presentation time of frame `index`.
-fn frame_time(index: u64, rate: gst::Fraction) -> gst::ClockTime {
+pub(super) fn frame_time(index: u64, rate: gst::Fraction) -> gst::ClockTime {
     let (numerator, denominator) = (rate.numer().max(1) as u64, rate.denom().max(1) as u64);
     gst::ClockTime::SECOND
         .mul_div_floor(index * denominator, numerator)
         .unwrap_or(gst::ClockTime::ZERO)
 }
 
-/// Frame `index` of a stream of `rate`, in the layout of `info`, from tight rows.
+/// A frame in the layout of `info`, shown from `start` to `end`, from tight rows.
 ///
 /// # Errors
 /// Too few or too many bytes, or no memory.
 pub(super) fn rgb_buffer(
     info: &gst_video::VideoInfo,
     rgb: &[u8],
-    index: u64,
-    rate: gst::Fraction,
+    start: gst::ClockTime,
+    end: gst::ClockTime,
 ) -> Result<gst::Buffer> {
-    let (start, end) = (frame_time(index, rate), frame_time(index + 1, rate));
     let row = info.width() as usize * 3;
     if rgb.len() != row * info.height() as usize {
         bail!(

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 pub const MAX_DECODED_BYTES: u64 = 256 << 20;
 
 /// Suffixes of pictures that are read, in lower case.
-pub const SUFFIXES: [&str; 3] = ["png", "jpg", "jpeg"];
+pub const SUFFIXES: [&str; 8] = ["png", "jpg", "jpeg", "tif", "tiff", "bmp", "webp", "gif"];
 
 /// Whether `path` is named like a picture.
 pub fn is_picture(path: &Path) -> bool {
@@ -88,6 +88,21 @@ pub fn size(path: &Path) -> Result<Size> {
 pub fn read(path: &Path) -> Result<DynamicImage> {
     let (decoder, _) = decoder(path)?;
     DynamicImage::from_decoder(decoder).map_err(|cause| Error::file(path, cause))
+}
+
+/// Decodes a photo as RGB the way up that its EXIF data say, as viewers show it; alpha is dropped, gray is repeated.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_upright(path: &Path) -> Result<RgbImage> {
+    let (mut decoder, _) = decoder(path)?;
+    // A picture whose EXIF data are broken is shown as it lies.
+    let orientation = decoder
+        .orientation()
+        .unwrap_or(image::metadata::Orientation::NoTransforms);
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(|cause| Error::file(path, cause))?;
+    picture.apply_orientation(orientation);
+    Ok(picture.into_rgb8())
 }
 
 /// Decodes a picture as RGB; alpha is dropped, grey is repeated.

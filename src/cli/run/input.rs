@@ -1,11 +1,16 @@
 //! Where `masam run` reads from: a file, a folder of pictures, a camera, an address, or a GStreamer description.
 
+use super::content::{self, Content};
+use super::streams::SPLIT;
+use crate::cli::fit::note;
 use crate::data::picture;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
+use std::io::{IsTerminal, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 /// What the user's word means.
@@ -13,8 +18,12 @@ use std::path::{Path, PathBuf};
 pub(super) enum Input {
     /// A video file.
     File(PathBuf),
+    /// A named pipe, or standard input where it is one: read once, from front to back.
+    Pipe(PathBuf),
     /// Pictures in the order of their names.
     Pictures(Vec<PathBuf>),
+    /// One file of pictures with their times, such as GIF.
+    Animation(PathBuf),
     /// A V4L2 device.
     Camera(PathBuf),
     /// rtsp://, http://, file:// and whatever else GStreamer knows.
@@ -27,30 +36,23 @@ pub(super) enum Input {
 pub(super) const BROKEN: &str = "masam-broken-input";
 
 impl Input {
-    /// Tells what `word` means: what exists on disk first, then addresses, then descriptions.
+    /// Tells what `word` means: `-` is standard input, then comes what exists on disk, then addresses and descriptions.
     ///
     /// # Errors
-    /// A folder without pictures, or a word that is nothing of this.
+    /// A folder without pictures, a file that holds no video, or a word that is nothing of this.
     pub(super) fn parse(word: &str) -> Result<Self> {
-        let path = Path::new(word);
-        if path.is_dir() {
-            let pictures = picture::list(path)?.pictures;
-            if pictures.is_empty() {
+        if word == "-" {
+            if std::io::stdin().is_terminal() {
                 bail!(
-                    "{word}: no pictures ({}) in this folder",
-                    picture::SUFFIXES.join(", ")
+                    "- is standard input, and that is a terminal (expected a pipe or a file: masam run - < FILE)"
                 );
             }
-            return Ok(Self::Pictures(pictures));
+            return Self::of_path(Path::new(STDIN), "standard input");
         }
+        let local = gst::glib::filename_from_uri(word).map(|(path, _)| path);
+        let path = local.as_deref().unwrap_or(Path::new(word));
         if path.exists() {
-            if word.starts_with("/dev/video") {
-                return Ok(Self::Camera(path.to_owned()));
-            }
-            return Ok(match picture::is_picture(path) {
-                true => Self::Pictures(vec![path.to_owned()]),
-                false => Self::File(path.to_owned()),
-            });
+            return Self::of_path(path, word);
         }
         let first = word.split_whitespace().next().unwrap_or_default();
         if !first.contains(['/', '.']) && gst::ElementFactory::find(first).is_some() {
@@ -62,6 +64,55 @@ impl Input {
         bail!("{word}: no such file, folder or device, and no GStreamer element of that name")
     }
 
+    /// Tells what a path that exists leads to; `word` is what the user called it.
+    fn of_path(path: &Path, word: &str) -> Result<Self> {
+        if path.is_dir() {
+            let pictures = picture::list(path)?.pictures;
+            if pictures.is_empty() {
+                bail!(
+                    "{word}: no pictures ({}) in this folder{}",
+                    picture::SUFFIXES.join(", "),
+                    others_in(path)
+                );
+            }
+            return Ok(Self::Pictures(pictures));
+        }
+        let kind = std::fs::metadata(path)
+            .with_context(|| word.to_owned())?
+            .file_type();
+        if kind.is_char_device() || kind.is_block_device() {
+            return Ok(Self::Camera(path.to_owned()));
+        }
+        if !kind.is_file() {
+            return Ok(Self::Pipe(path.to_owned()));
+        }
+        let file = std::fs::File::open(path).with_context(|| word.to_owned())?;
+        let head = content::head_of(file).with_context(|| word.to_owned())?;
+        // A file of JPEGs one after the other looks like a picture.
+        let motion = path
+            .extension()
+            .is_some_and(|s| s.to_string_lossy().to_ascii_lowercase().starts_with("mjp"));
+        match content::recognize(&head) {
+            Content::Foreign(what) => bail!("{word}: {what}"),
+            Content::Picture if !motion => Ok(Self::Pictures(vec![path.to_owned()])),
+            Content::Animation => Ok(Self::Animation(path.to_owned())),
+            _ => Ok(Self::File(path.to_owned())),
+        }
+    }
+
+    /// Whether the streams of a container are split by [`SPLIT`].
+    pub(super) fn is_split(&self) -> bool {
+        matches!(self, Self::File(_) | Self::Pipe(_))
+    }
+
+    /// The file that is read from front to back, where it is one.
+    pub(super) fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            _ => None,
+        }
+    }
+
     /// Whether frames come at their own pace and cannot be had again.
     pub(super) fn is_live(&self) -> bool {
         matches!(self, Self::Camera(_)) || matches!(self, Self::Address(a) if a.starts_with("rtsp"))
@@ -70,10 +121,13 @@ impl Input {
     /// The elements that read it, the last one unlinked.
     pub(super) fn elements(&self) -> String {
         match self {
-            Self::File(_) => {
-                "filesrc name=source ! decodebin ! videoconvert ! videoflip video-direction=auto".into()
+            Self::File(_) => format!("filesrc name=source ! {SPLIT}"),
+            Self::Pipe(_) => {
+                format!("appsrc name=source format=bytes block=true max-bytes=4194304 ! {SPLIT}")
             }
-            Self::Pictures(_) => "appsrc name=source format=time block=true max-buffers=2".into(),
+            Self::Pictures(_) | Self::Animation(_) => {
+                "appsrc name=source format=time block=true max-buffers=2".into()
+            }
             Self::Camera(_) => "v4l2src name=source ! decodebin".into(),
             Self::Address(_) => {
                 "uridecodebin name=source ! videoconvert ! videoflip video-direction=auto".into()
@@ -90,10 +144,27 @@ impl Input {
         let source = || pipeline.by_name("source").context("no element called source");
         match self {
             Self::File(path) => source()?.set_property("location", path),
+            Self::Pipe(path) => {
+                let (source, path) = (app_source(pipeline)?, path.clone());
+                std::thread::Builder::new()
+                    .name("masam-pipe".into())
+                    .spawn(move || pump(&source, &path))?;
+            }
             Self::Camera(path) => source()?.set_property("device", path.to_string_lossy().as_ref()),
             Self::Address(address) => {
                 let source = source()?;
                 source.set_property("uri", address);
+                source.connect_pad_added(|source, pad| {
+                    let kind = pad
+                        .current_caps()
+                        .and_then(|c| Some(c.structure(0)?.name().to_string()));
+                    if let Some(kind) = kind.filter(|kind| !kind.starts_with("video/")) {
+                        note(
+                            source,
+                            &format!("not kept from an address: {kind}; only files keep it"),
+                        );
+                    }
+                });
                 // The default of rtspsrc, two seconds, is meant for the open Internet.
                 source.connect("source-setup", false, |values| {
                     let element = values.get(1)?.get::<gst::Element>().ok()?;
@@ -104,13 +175,16 @@ impl Input {
                 });
             }
             Self::Pictures(paths) => {
-                let source = source()?
-                    .downcast::<gst_app::AppSrc>()
-                    .map_err(|_| anyhow!("no appsrc"))?;
-                let paths = paths.clone();
+                let (source, paths) = (app_source(pipeline)?, paths.clone());
                 std::thread::Builder::new()
                     .name("masam-pictures".into())
-                    .spawn(move || feed(&source, &paths, rate))?;
+                    .spawn(move || feed(&source, |feeder| feeder.pictures(&paths, rate)))?;
+            }
+            Self::Animation(path) => {
+                let (source, path) = (app_source(pipeline)?, path.clone());
+                std::thread::Builder::new()
+                    .name("masam-pictures".into())
+                    .spawn(move || feed(&source, |feeder| feeder.animation(&path)))?;
             }
             Self::Description(_) => {}
         }
@@ -143,46 +217,173 @@ impl Input {
     }
 }
 
-/// Decodes pictures one after the other and hands them on; a picture that cannot be read ends the stream with an
-/// error that names it.
-fn feed(source: &gst_app::AppSrc, paths: &[PathBuf], rate: gst::Fraction) {
-    let mut size = None;
-    for (index, path) in paths.iter().enumerate() {
-        match push_picture(source, path, index as u64, rate, &mut size) {
-            Ok(true) => {}
-            Ok(false) => return, // The pipeline is going down; the reason is on its bus.
-            Err(error) => {
-                // No error message, which would overtake the pictures that are still on their way.
-                let broken = gst::Structure::builder(BROKEN)
-                    .field("cause", format!("{error:#}"))
-                    .build();
-                let _ = source.post_message(gst::message::Application::new(broken)); // no bus: going down
-                break;
-            }
+/// Standard input as a file.
+const STDIN: &str = "/dev/stdin";
+
+/// What a folder without pictures holds instead, for a message.
+fn others_in(folder: &Path) -> String {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.is_file())
+        .collect();
+    files.sort();
+    let Some(first) = files.first() else {
+        return String::new();
+    };
+    let name = first.file_name().unwrap_or_default().to_string_lossy();
+    let what = match std::fs::File::open(first)
+        .and_then(content::head_of)
+        .map(|head| content::recognize(&head))
+    {
+        Ok(Content::Foreign(what)) => format!(": {what}"),
+        _ => String::new(),
+    };
+    format!(", but {} other files, the first {name}{what}", files.len())
+}
+
+fn app_source(pipeline: &gst::Pipeline) -> Result<gst_app::AppSrc> {
+    pipeline
+        .by_name("source")
+        .and_then(|source| source.downcast::<gst_app::AppSrc>().ok())
+        .context("no appsrc called source")
+}
+
+/// Hands on what comes out of a pipe, until it is shut.
+fn pump(source: &gst_app::AppSrc, path: &Path) {
+    let pumped = || -> Result<()> {
+        let mut pipe = std::fs::File::open(path)?;
+        let head = content::head_of(&mut pipe)?;
+        match content::recognize(&head) {
+            Content::Foreign(what) => bail!("{what}"),
+            Content::Picture | Content::Animation => bail!("a picture on a pipe is not read; give its file"),
+            Content::Stream => {}
         }
+        let mut block = head;
+        loop {
+            if block.is_empty() || source.push_buffer(gst::Buffer::from_mut_slice(block)).is_err() {
+                return Ok(()); // Refused only when the pipeline is going down.
+            }
+            block = vec![0; 1 << 16];
+            let read = pipe.read(&mut block)?;
+            block.truncate(read);
+        }
+    };
+    if let Err(error) = pumped() {
+        gst::element_error!(source, gst::StreamError::WrongType, ("{error:#}"));
+    }
+    // The same.
+    let _ = source.end_of_stream();
+}
+
+/// Pushes pictures until there are no more; one that cannot be read ends the stream with an error that names it.
+fn feed(source: &gst_app::AppSrc, pictures: impl FnOnce(&mut Feeder) -> Result<()>) {
+    let mut feeder = Feeder { source, info: None };
+    if let Err(error) = pictures(&mut feeder) {
+        // No error message, which would overtake the pictures that are still on their way.
+        let broken = gst::Structure::builder(BROKEN)
+            .field("cause", format!("{error:#}"))
+            .build();
+        let _ = source.post_message(gst::message::Application::new(broken)); // no bus: going down
     }
     // Refused only when the pipeline is going down.
     let _ = source.end_of_stream();
 }
 
-/// Pushes one picture; false when the pipeline takes no more.
-fn push_picture(
-    source: &gst_app::AppSrc,
-    path: &Path,
-    index: u64,
-    rate: gst::Fraction,
-    size: &mut Option<(u32, u32)>,
-) -> Result<bool> {
-    let picture = picture::read_rgb(path)?;
-    let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, picture.width(), picture.height())
-        .fps(rate)
-        .build()?;
-    if *size != Some(picture.dimensions()) {
-        source.set_caps(Some(&info.to_caps()?));
-        *size = Some(picture.dimensions());
+/// Pushes decoded pictures into a pipeline.
+struct Feeder<'a> {
+    source: &'a gst_app::AppSrc,
+    /// Of the picture before.
+    info: Option<gst_video::VideoInfo>,
+}
+
+impl Feeder<'_> {
+    /// Pictures at a rate.
+    fn pictures(&mut self, paths: &[PathBuf], rate: gst::Fraction) -> Result<()> {
+        let time = |index| crate::cli::video::frame_time(index, rate);
+        for (path, index) in paths.iter().zip(0u64..) {
+            let picture = picture::read_upright(path)?;
+            if !self.push(&picture, rate, time(index), time(index + 1))? {
+                break;
+            }
+        }
+        Ok(())
     }
-    let buffer = crate::cli::video::rgb_buffer(&info, picture.as_raw(), index, rate)?;
-    Ok(source.push_buffer(buffer).is_ok())
+
+    /// The pictures of one file, each as long as the file says.
+    fn animation(&mut self, path: &Path) -> Result<()> {
+        use image::codecs::{gif::GifDecoder, png::PngDecoder, webp::WebPDecoder};
+        use image::{AnimationDecoder, ImageDecoder};
+        let name = || path.display().to_string();
+        let file = || std::fs::File::open(path).map(std::io::BufReader::new);
+        let format = image::guess_format(&content::head_of(file()?)?).with_context(name)?;
+        let size = picture::size(path)?; // refuses what would not fit into memory
+        let mut limits = image::Limits::default();
+        limits.max_alloc = Some(picture::MAX_DECODED_BYTES);
+        limits.max_image_width = Some(size.width_px);
+        limits.max_image_height = Some(size.height_px);
+        let frames = match format {
+            image::ImageFormat::WebP => WebPDecoder::new(file()?).with_context(name)?.into_frames(),
+            image::ImageFormat::Png => PngDecoder::with_limits(file()?, limits)
+                .and_then(PngDecoder::apng)
+                .with_context(name)?
+                .into_frames(),
+            _ => {
+                let mut decoder = GifDecoder::new(file()?).with_context(name)?;
+                decoder.set_limits(limits).with_context(name)?;
+                decoder.into_frames()
+            }
+        };
+        let (mut start, mut rate) = (gst::ClockTime::ZERO, None);
+        for frame in frames {
+            let frame = frame.with_context(name)?;
+            let (numerator, denominator) = frame.delay().numer_denom_ms();
+            // Browsers show a frame of no length for a tenth of a second.
+            let (millis, part) = if numerator == 0 {
+                (100, 1)
+            } else {
+                (numerator, denominator.max(1))
+            };
+            let nanos = u64::from(millis) * 1_000_000 / u64::from(part);
+            let end = start + gst::ClockTime::from_nseconds(nanos);
+            let rate = *rate.get_or_insert_with(|| {
+                let (n, d) = (1000 * u64::from(part), u64::from(millis));
+                gst::Fraction::new(i32::try_from(n).unwrap_or(25), i32::try_from(d).unwrap_or(1))
+            });
+            let picture = image::DynamicImage::from(frame.into_buffer()).into_rgb8();
+            if !self.push(&picture, rate, start, end)? {
+                break;
+            }
+            start = end;
+        }
+        Ok(())
+    }
+
+    /// Pushes one picture; false when the pipeline takes no more.
+    fn push(
+        &mut self,
+        picture: &image::RgbImage,
+        rate: gst::Fraction,
+        start: gst::ClockTime,
+        end: gst::ClockTime,
+    ) -> Result<bool> {
+        let same = |info: &gst_video::VideoInfo| (info.width(), info.height()) == picture.dimensions();
+        let info = match self.info.take().filter(same) {
+            Some(info) => info,
+            None => {
+                let (format, (width, height)) = (gst_video::VideoFormat::Rgb, picture.dimensions());
+                let info = gst_video::VideoInfo::builder(format, width, height)
+                    .fps(rate)
+                    .build()?;
+                self.source.set_caps(Some(&info.to_caps()?));
+                info
+            }
+        };
+        let buffer = crate::cli::video::rgb_buffer(&info, picture.as_raw(), start, end)?;
+        self.info = Some(info);
+        Ok(self.source.push_buffer(buffer).is_ok())
+    }
 }
 
 #[cfg(test)]
@@ -209,7 +410,16 @@ mod tests {
         assert_eq!(paths.len(), 2);
         assert!(paths[0].ends_with("b9.PNG"));
         let notes = folder.path().join("notes.txt");
-        assert_eq!(Input::parse(&word(&notes)).unwrap(), Input::File(notes));
+        std::fs::write(&notes, b"a line\n").unwrap();
+        assert!(
+            Input::parse(&word(&notes))
+                .unwrap_err()
+                .to_string()
+                .contains("a line")
+        );
+        let video = folder.path().join("video");
+        std::fs::write(&video, b"\0\0\0\x20ftypisom").unwrap();
+        assert_eq!(Input::parse(&word(&video)).unwrap(), Input::File(video));
         assert!(Input::parse("rtsp://127.0.0.1/x").unwrap().is_live());
         assert!(matches!(
             Input::parse("fakesrc num-buffers=3 ! identity").unwrap(),

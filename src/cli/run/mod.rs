@@ -8,16 +8,20 @@
 //! is replaced at the end of a recording that plays, not before. An error behind the first frame ends the output
 //! properly and is reported with exit code 1. So do Ctrl-C, SIGTERM and SIGHUP, with exit code 0.
 
+mod content;
 mod counts;
 mod duration;
 mod input;
 mod log;
 mod output;
 mod play;
+mod riddle;
+mod silence;
+mod streams;
 
 use super::demo_model::{DEMO_MODEL, present};
 use super::recording::{Origin, Outcome};
-use super::video::{Encoding, Stop, contact_sheet, even_sides};
+use super::video::{Encoding, Stop, contact_sheet};
 use crate::prompt::FramePrompt;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
@@ -31,18 +35,20 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use streams::Streams;
 
 /// Lay masks over a video.
 ///
 /// masam run input.mp4 -o overlay.mp4       a video with masks;
 /// masam run frames/ -o masks/              a folder of pictures to a folder of class-id PNGs;
 /// masam run rtsp://camera/stream           a live stream in a window;
-/// masam run /dev/video0 -o x.mp4 --show    a recording and a window.
+/// masam run /dev/video0 -o x.mp4 --show    a recording and a window;
+/// cat input.mkv | masam run - -o out.mp4   standard input.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment, after_long_help = STATUSES)]
 pub struct Run {
-    /// A video file, a folder of pictures, a device such as /dev/video0, an address such as rtsp://host/path, or a
-    /// GStreamer description such as "videotestsrc num-buffers=100".
+    /// A video file, - for standard input, a picture or a folder of pictures, a device such as /dev/video0, an address
+    /// such as rtsp://host/path, or a GStreamer description such as "videotestsrc num-buffers=100".
     input: String,
     /// A video (.mp4, .mov, .m4v, .mkv, .webm) or a folder for masks; without it, a window. Where a file is there
     /// already, the recording is OUTPUT.part until its end.
@@ -109,6 +115,7 @@ Exit status:
    0  the input has come to its end, or the user has ended it (Ctrl-C, SIGTERM, SIGHUP, --duration)
    1  an error; what was recorded before it is kept, and the last line says where
    2  wrong options
+   3  the input is incomplete: it ends before its declared end, or stops without one; what there was of it is written
   28  the disk is full; what was recorded before is kept
 
 A second Ctrl-C (or signal) within two seconds means the same as the first; a later one ends within five seconds. The
@@ -162,11 +169,25 @@ impl Run {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        even_sides(&pipeline);
+        let streams = match input.is_split() {
+            true => Some(Streams::connect(&pipeline, output.container())?),
+            false => None,
+        };
+        if let (Some(container), Some(path)) = (output.container(), input.file())
+            && content::has_timecode(path)
+        {
+            eprintln!("masam: not kept in {container}: timecode");
+        }
         let started = Instant::now();
-        let player = Player::new(&pipeline, &frames, input.frames())?;
+        let can_end = !input.is_live();
+        let player = Player::new(&pipeline, &frames, input.frames(), can_end)?;
         let place = output.connect(&pipeline, origin, move |index| named.frame_name(index))?;
-        let Played { outcome, finished } = runtime.block_on(player.play());
+        let Played {
+            outcome,
+            finished,
+            silent,
+        } = runtime.block_on(player.play());
+        let cut = streams.as_ref().and_then(|streams| streams.cut());
         let masks = MaskCounts::of(&pipeline);
         stop(pipeline, if finished { STOP } else { STOP_UNFINISHED });
         let (read, written) = (
@@ -216,9 +237,16 @@ impl Run {
         }
         if !kept {
             output.discard();
+            let outcome = match input.file().and_then(content::why_unreadable) {
+                Some(why) => outcome.context(why),
+                None => outcome,
+            };
             outcome.with_context(|| format!("{} to {}", self.input, output.describe()))?;
             match written {
-                0 => bail!("{}: no video frames", self.input),
+                0 => match cut {
+                    Some(cut) => bail!("{}: no video frames: {cut}", self.input),
+                    None => bail!("{}: no video frames", self.input),
+                },
                 _ => bail!("{}: nothing was written", output.describe()),
             }
         }
@@ -228,10 +256,17 @@ impl Run {
             }
             _ => Ok(()),
         };
-        outcome
-            .and(sheet)
-            .and(masks.complete())
-            .map(|()| ExitCode::SUCCESS)
+        let outcome = outcome.and(sheet).and(masks.complete());
+        if let Some(cut) = &cut {
+            eprintln!("masam: {}: {cut}", self.input);
+        }
+        if !silent && cut.is_none() {
+            return outcome.map(|()| ExitCode::SUCCESS);
+        }
+        if let Err(error) = outcome {
+            eprintln!("masam: {}: {error:#}", self.input);
+        }
+        Ok(ExitCode::from(INCOMPLETE))
     }
 
     fn pipeline(&self, input: &Input, tail: &str, prompt: &FramePrompt) -> Result<gst::Pipeline> {
@@ -285,6 +320,9 @@ fn stop(pipeline: gst::Pipeline, patience: Duration) {
         tracing::warn!("an element does not stop");
     }
 }
+
+/// Exit status of a run whose input is incomplete.
+const INCOMPLETE: u8 = 3;
 
 /// Longest wait for a pipeline to stop that has come to its end.
 const STOP: Duration = Duration::from_secs(10);

@@ -46,6 +46,9 @@ impl Output {
             }
             return Ok(Self::Window);
         };
+        if path == Path::new("-") {
+            bail!("-o -: nothing is written to standard output (expected a file or a folder)");
+        }
         let folder = path.is_dir() || path.extension().is_none() || path.to_string_lossy().ends_with('/');
         if !folder {
             if masks.is_some() {
@@ -84,11 +87,11 @@ impl Output {
                 let encoder = encoder(path, encoding)?;
                 let branches = match show {
                     true => format!(
-                        "tee name=shown shown. ! videoconvert ! {encoder} \
+                        "tee name=shown shown. ! {encoder} \
                          shown. ! queue leaky=downstream max-size-buffers=2 max-size-bytes=0 max-size-time=0 \
                          ! videoconvert ! autovideosink name={WINDOW}"
                     ),
-                    false => format!("videoconvert ! {encoder}"),
+                    false => encoder,
                 };
                 format!("masamoverlay name=overlay ! {branches}")
             }
@@ -117,6 +120,9 @@ impl Output {
     ) -> Result<Option<Place>> {
         match self {
             Self::Video(path) => {
+                if let Some(folder) = path.parent() {
+                    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+                }
                 let (place, file) = Place::open(path, |line| eprintln!("masam: {line}"))?;
                 recording::attach(pipeline, file, place.written().to_owned(), origin)?;
                 return Ok(Some(place));
@@ -189,6 +195,15 @@ impl Output {
     pub(super) fn discard(&self) {
         if let Self::Folder(folder, _) = self {
             let _ = std::fs::remove_dir(folder); // one that holds something stays
+        }
+    }
+
+    /// What sound and subtitles are missed in, where somebody would expect them.
+    pub(super) fn container(&self) -> Option<String> {
+        match self {
+            Self::Video(path) => path.extension().map(|s| format!(".{}", s.to_string_lossy())),
+            Self::Window => Some("a window".into()),
+            Self::Folder(..) => None,
         }
     }
 

@@ -3,11 +3,15 @@
 use super::counts::{Frames, is_refusal, running_time};
 use super::input::BROKEN;
 use super::output::WINDOW;
-use crate::cli::video::{SILENCE, describe, describe_warning, has_stopped};
+use super::riddle::plain;
+use super::silence::{Noticed, OVER_AFTER, SAID_AFTER, Silence};
+use crate::cli::fit::NOTE;
+use crate::cli::video::{SILENCE, describe_warning, has_stopped};
 use anyhow::{Context, Result, anyhow};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,6 +36,8 @@ pub(super) struct Played {
     pub(super) outcome: Result<()>,
     /// The end of the stream has reached every sink: what was written is whole.
     pub(super) finished: bool,
+    /// The input stopped without an end.
+    pub(super) silent: bool,
 }
 
 /// Plays one pipeline once.
@@ -45,6 +51,14 @@ pub(super) struct Player<'a> {
     reader: Vec<gst::Element>,
     bar: ProgressBar,
     outcome: Result<()>,
+    silence: Silence,
+    /// Whether an input that is silent for long has come to its end, as a file has and a camera has not.
+    can_end: bool,
+    silent: bool,
+    /// Warnings, without their numbers, and how often each has come.
+    warnings: BTreeMap<String, u64>,
+    /// What GStreamer has no element for.
+    missing: Option<String>,
     /// None while playing; afterwards until when the muxer may take to finish.
     finishing: Option<Instant>,
     /// When the first signal came.
@@ -54,12 +68,24 @@ pub(super) struct Player<'a> {
 }
 
 impl<'a> Player<'a> {
-    /// For a pipeline with our elements in it; `all` frames, where that is known.
-    pub(super) fn new(pipeline: &'a gst::Pipeline, frames: &'a Frames, all: Option<u64>) -> Result<Self> {
+    /// For a pipeline with our elements in it; `all` frames, where that is known. `can_end` says whether an input that
+    /// gives nothing for long has ended.
+    pub(super) fn new(
+        pipeline: &'a gst::Pipeline,
+        frames: &'a Frames,
+        all: Option<u64>,
+        can_end: bool,
+    ) -> Result<Self> {
         let infer = pipeline.by_name("infer").context("no element infer")?;
         let behind = downstream(&infer);
         let elements = pipeline.iterate_elements().into_iter().flatten();
+        let sink = infer.static_pad("sink").context("no sink pad of infer")?;
         Ok(Self {
+            silence: Silence::before(&sink)?,
+            can_end,
+            silent: false,
+            warnings: BTreeMap::new(),
+            missing: None,
             bus: pipeline.bus().context("a pipeline has a bus")?,
             reader: elements.filter(|element| !behind.contains(element)).collect(),
             bar: ProgressBar::new(0).with_style(ProgressStyle::with_template(
@@ -84,10 +110,14 @@ impl<'a> Player<'a> {
                 false
             }
         };
+        for (warning, times) in self.warnings.iter().filter(|(_, times)| **times > 1) {
+            self.say(&format!("masam: {} more times: {warning}", times - 1));
+        }
         self.bar.finish_and_clear();
         Played {
             outcome: self.outcome,
             finished,
+            silent: self.silent,
         }
     }
 
@@ -99,7 +129,7 @@ impl<'a> Player<'a> {
         if let Err(error) = self.pipeline.set_state(gst::State::Playing) {
             let first = self.bus.pop_filtered(&[gst::MessageType::Error]);
             return Err(match first.as_ref().map(|m| m.view()) {
-                Some(gst::MessageView::Error(e)) => anyhow!(describe(e)),
+                Some(gst::MessageView::Error(e)) => anyhow!(plain(e, None)),
                 _ => error.into(),
             });
         }
@@ -127,6 +157,7 @@ impl<'a> Player<'a> {
             if stopped.is_some_and(|since| since.elapsed() >= SILENCE) {
                 return Err(anyhow!("GStreamer finds no video in it"));
             }
+            self.notice_silence()?;
             if self.finishing.is_some_and(|until| Instant::now() >= until) {
                 if self.hurried {
                     return Err(anyhow!("ended before the file was finished"));
@@ -178,14 +209,25 @@ impl<'a> Player<'a> {
                         }
                         continue;
                     }
-                    anyhow!(describe(error))
+                    anyhow!(plain(error, self.missing.as_deref()))
                 }
                 gst::MessageView::Warning(warning) if is_refusal(&message) => anyhow!("{}", warning.error()),
                 gst::MessageView::Warning(warning) => {
-                    self.say(&format!("masam: {}", describe_warning(warning)));
+                    self.warn(&describe_warning(warning));
+                    continue;
+                }
+                gst::MessageView::Element(message) => {
+                    let missing = message.structure().filter(|s| s.name() == "missing-plugin");
+                    if let Some(name) = missing.and_then(|s| s.get::<String>("name").ok()) {
+                        self.missing.get_or_insert(name);
+                    }
                     continue;
                 }
                 gst::MessageView::Application(message) => {
+                    let text = message.structure().filter(|s| s.name() == NOTE);
+                    if let Some(text) = text.and_then(|s| s.get::<String>("text").ok()) {
+                        self.say(&format!("masam: {text}"));
+                    }
                     let cause = message.structure().filter(|s| s.name() == BROKEN);
                     if let Some(cause) = cause.and_then(|s| s.get::<String>("cause").ok())
                         && self.outcome.is_ok()
@@ -220,6 +262,58 @@ impl<'a> Player<'a> {
             .filter(|_| self.pipeline.by_name("mux").is_some());
         let shown = self.frames.written.load(Ordering::Relaxed) > 0;
         shown && window.is_some_and(|window| error.src().is_some_and(|src| src.has_as_ancestor(&window)))
+    }
+
+    /// Prints a warning; the same again, apart from its numbers, is counted.
+    fn warn(&mut self, warning: &str) {
+        let mut key = String::new();
+        for letter in warning.chars() {
+            match letter.is_ascii_digit() {
+                true if key.ends_with('#') => {}
+                true => key.push('#'),
+                false => key.push(letter),
+            }
+        }
+        let times = self.warnings.entry(key).or_default();
+        *times += 1;
+        if *times == 1 {
+            self.say(&format!("masam: {warning}"));
+        }
+    }
+
+    /// Says that no frames come, and ends an input that has ended without saying so.
+    fn notice_silence(&mut self) -> Result<()> {
+        if self.finishing.is_some() {
+            return Ok(());
+        }
+        let read = self.frames.read.load(Ordering::Relaxed);
+        let seconds = |time: Duration| time.as_secs();
+        match self.silence.look(read) {
+            Noticed::Silent if self.can_end => self.say(&format!(
+                "masam: no frame for {} s (after {read}); after {} s that counts as the end",
+                seconds(SAID_AFTER),
+                seconds(OVER_AFTER)
+            )),
+            Noticed::Silent => self.say(&format!(
+                "masam: no frame for {} s (after {read})",
+                seconds(SAID_AFTER)
+            )),
+            Noticed::Over if self.can_end => {
+                self.silent = true;
+                if self.outcome.is_ok() {
+                    let over = seconds(OVER_AFTER);
+                    self.outcome = Err(anyhow!(
+                        "the input stopped without an end: no frame for {over} s after {read}"
+                    ));
+                }
+                if read == 0 {
+                    return Err(anyhow!("no frame came"));
+                }
+                self.finish()?;
+            }
+            Noticed::Over | Noticed::Nothing => {}
+        }
+        Ok(())
     }
 
     /// Ends the stream: behind the input where frames have come, because a decoder that is cut off gives the frames
