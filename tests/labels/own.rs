@@ -49,9 +49,12 @@ fn names(data: &Dataset) -> Vec<(&str, Role)> {
     data.sequences.iter().map(|s| (s.name.as_str(), s.role)).collect()
 }
 
+/// Folders that hold images and masks, or `images:masks`; their names; the sequences that come of them.
+type Layout<'a> = (&'a [&'a str], &'a str, &'a str, &'a [(&'a str, Role)]);
+
 #[test]
 fn every_layout_is_a_data_set() {
-    let layouts: [(&[&str], &str, &str, &[(&str, Role)]); 5] = [
+    let layouts: [Layout<'_>; 5] = [
         (&[""], "images", "masks", &[("data", Role::Train)]),
         (
             &["images/a:masks/a", "images/b:masks/b"],
