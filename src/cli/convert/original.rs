@@ -77,7 +77,10 @@ impl Convert {
         };
         let sam = sam.context("give --sam")?;
         let (mut card, storage) = match found {
-            Some(found) => (self.carded(&found, &paths, masam.is_some())?, Some(found.storage)),
+            Some(found) => (
+                self.carded(&found, &paths, masam.is_some()).with_context(named)?,
+                Some(found.storage),
+            ),
             None => {
                 let mut card = self.assumed(&sam, masam.as_ref(), is_whole).with_context(named)?;
                 card.provenance.sources = sources(&paths)?;
