@@ -185,7 +185,7 @@ mod tests {
             .parse::<FramePrompt>()
             .unwrap_err()
             .to_string();
-        for part in ["box=9,0,3,4", "point=1 ", "area=3"] {
+        for part in ["box=9,0,3,4", "point=1,", "area=3"] {
             assert!(error.contains(part), "{part}: {error}");
         }
         assert!(!error.contains("4,5"), "{error}");

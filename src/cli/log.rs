@@ -5,14 +5,15 @@
 
 use clap::ValueEnum;
 use gstreamer as gst;
-use std::io::{BufRead, BufReader, PipeReader};
+use std::io::{BufRead, BufReader, IsTerminal, PipeReader};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
-/// Variable with what is logged, in the words of `tracing_subscriber::EnvFilter`.
+/// Variable with what is logged, as `tracing_subscriber::filter::Targets` reads it: levels, or `target=level`, with commas between them.
 const FILTER: &str = "MASAM_LOG";
 /// What is logged for people who do not ask: not what a run tells them anyway.
 const TOLD: &str = "warn,masam::cli::run::log=off";
@@ -60,29 +61,34 @@ impl Log {
     pub(super) fn begin(json: bool, level: Option<Level>) -> Self {
         let default = if json { Level::Info.word() } else { TOLD };
         let from_environment = std::env::var(FILTER).ok().filter(|_| level.is_none());
-        let parsed = from_environment.as_deref().map(EnvFilter::try_new);
-        let (mut filter, wrong) = match parsed {
-            Some(Ok(filter)) => (filter, None),
-            Some(Err(error)) => (EnvFilter::new(default), Some(error)),
-            None => (EnvFilter::new(level.map_or(default, Level::word)), None),
+        let (mut filter, wrong) = match from_environment.as_deref().map(str::parse::<Targets>) {
+            Some(Ok(filter)) => (Ok(filter), None),
+            Some(Err(error)) => (default.parse(), Some(error)),
+            None => (level.map_or(default, Level::word).parse(), None),
         };
         let asked = std::env::var_os(GST_DEBUG).is_some();
-        let detailed = filter
-            .max_level_hint()
-            .is_some_and(|most| most >= LevelFilter::DEBUG);
-        if let (true, Ok(all)) = ((json || detailed) && asked, "gstreamer=trace".parse()) {
-            filter = filter.add_directive(all); // GStreamer has filtered already
+        let detailed = filter.iter().any(|filter: &Targets| {
+            let levels = filter
+                .iter()
+                .map(|(_, level)| level)
+                .chain(filter.default_level());
+            levels.max().is_some_and(|most| most >= LevelFilter::DEBUG)
+        });
+        if (json || detailed) && asked {
+            // GStreamer has filtered already.
+            filter = filter.map(|filter| filter.with_target("gstreamer", LevelFilter::TRACE));
         }
         let capture = if json { Capture::begin() } else { None };
-        let log = tracing_subscriber::fmt().with_env_filter(filter);
-        // The first subscriber of the process: there is no other that could be in the way.
-        match &capture {
-            Some(capture) => match capture.terminal.try_clone() {
-                Ok(terminal) => log.json().with_writer(std::fs::File::from(terminal)).init(),
-                Err(_) => log.json().with_writer(std::io::stderr).init(),
-            },
-            None if json => log.json().with_writer(std::io::stderr).init(),
-            None => log.with_writer(std::io::stderr).init(),
+        let terminal = capture
+            .as_ref()
+            .and_then(|capture| capture.terminal.try_clone().ok());
+        let lines = tracing_subscriber::fmt::layer().with_ansi(std::io::stderr().is_terminal());
+        // Ours are all read, so a filter is there.
+        let log = tracing_subscriber::registry().with(filter.unwrap_or_default());
+        match terminal.map(std::fs::File::from) {
+            Some(terminal) => log.with(lines.json().with_writer(terminal)).init(),
+            None if json => log.with(lines.json().with_writer(std::io::stderr)).init(),
+            None => log.with(lines.with_writer(std::io::stderr)).init(),
         }
         if json {
             std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panic")));

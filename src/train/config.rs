@@ -403,7 +403,7 @@ impl TrainConfig {
                 check(sequences >= 1, &format!("{field}.sequences"), &sequences, bound);
                 let within = |inner: &str| match inner {
                     "frame_rate" => format!("{field}.fps"),
-                    inner if inner.starts_with("size.") => format!("{field}.size"),
+                    inner if inner.starts_with("size.") || inner == "supersample" => format!("{field}.size"),
                     inner => format!("{field}.{inner}"),
                 };
                 further.extend(renamed(scenes.config().validate(), within));

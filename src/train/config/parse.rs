@@ -63,6 +63,7 @@ pub(super) fn parse(text: &str) -> Result<TrainConfig> {
         match read {
             Ok(config) => {
                 faults.extend(unknown.into_iter().map(|path| unknown_field(&path, &whole, text)));
+                long_lists(whole.get_ref(), &known(), "", text, &mut faults);
                 break config;
             }
             Err(error) => {
@@ -101,6 +102,7 @@ fn judge(config: &TrainConfig, faults: &mut Vec<Fault>, document: &Spanned<DeTab
         Err(Error::Several(errors)) => errors,
         Err(error) => vec![error],
     };
+    let unsure: Vec<String> = faults.iter().filter_map(|fault| fault.path.clone()).collect();
     for error in found {
         let Error::Config { field, value, bound } = &error else {
             let text = error.to_string();
@@ -130,11 +132,8 @@ fn judge(config: &TrainConfig, faults: &mut Vec<Fault>, document: &Spanned<DeTab
             .filter(|(own, _)| within(field, own))
             .map(|(_, other)| *other);
         let rests: Vec<&str> = rests.chain([field]).collect();
-        let unsure = faults.iter().filter_map(|fault| fault.path.as_deref());
-        if unsure
-            .into_iter()
-            .any(|path| rests.iter().any(|rest| within(path, rest) && path != field))
-        {
+        let rests_on = |path: &String| path != field && rests.iter().any(|rest| within(path, rest));
+        if unsure.iter().any(rests_on) {
             continue;
         }
         let line = place.map(|place| line_of(text, place.key.start));
@@ -202,6 +201,9 @@ fn in_words(expected: &str) -> String {
         "a boolean" => "true or false".into(),
         "a string" | "path string" => "a text in quotes".into(),
         "a sequence" => "a list in brackets".into(),
+        other if other.starts_with("an array of length ") => {
+            other.replace("an array of length ", "a list of ") + " numbers"
+        }
         other => match other.strip_prefix("struct ") {
             Some(_) => "a section with fields of its own".into(),
             None => name(other.trim_start_matches("one of ").replace('`', "")),
@@ -244,6 +246,41 @@ fn unknown_field(path: &str, document: &Spanned<DeTable>, text: &str) -> Fault {
         path: Some(path.into()),
         text: said,
         was_negative: false,
+    }
+}
+
+/// Lists that are longer than their fields: what is too much would be passed over.
+fn long_lists(
+    table: &DeTable,
+    known: &serde_json::Value,
+    section: &str,
+    text: &str,
+    faults: &mut Vec<Fault>,
+) {
+    for (key, value) in table.iter() {
+        let path = format!("{section}{}", key.get_ref());
+        let Some(meant) = known.get(key.get_ref().as_ref()) else {
+            continue;
+        };
+        if let Some(inner) = value.get_ref().as_table() {
+            long_lists(inner, meant, &format!("{path}."), text, faults);
+        } else if let (Some(list), Some(meant)) = (value.get_ref().as_array(), meant.as_array())
+            && list.len() > meant.len()
+        {
+            let place = Place {
+                key: key.span(),
+                value: value.span(),
+                is_section: false,
+            };
+            let given = place.value(text).unwrap_or_default();
+            let bound = format!("it has to be a list of {} numbers", meant.len());
+            faults.push(Fault {
+                line: Some(line_of(text, key.span().start)),
+                text: invalid(&path, &given, &bound),
+                path: Some(path),
+                was_negative: false,
+            });
+        }
     }
 }
 
@@ -371,8 +408,8 @@ mod tests {
             [
                 "line 1: invalid trained 'fakt' (expected fact+adapters, fact, adapters, decoder, full). \
                  Did you mean \"fact\"?",
-                "line 2: unknown field lerning_rate (expected name, seed, trained, model, preprocessing, start, data, \
-                 clips, schedule, precision, optimizer, loss, augment, guard, save)",
+                "line 2: unknown field lerning_rate (expected augment, clips, data, guard, loss, model, name, optimizer, \
+                 precision, preprocessing, save, schedule, seed, start, trained)",
                 "line 4: invalid model.preset 'demoo' (expected vit_b, vit_l, vit_h, demo). Did you mean \"demo\"?",
                 "line 5: invalid model.classes 0 (expected 1 to 255)",
                 "line 7: invalid data.phantom.sequences 'two' (expected a whole number, 0 or more)",
@@ -380,7 +417,7 @@ mod tests {
                 "line 9: invalid data.phantom.size [3, 4000000] (expected 32 to 4096 pixels)",
                 "line 11: invalid clips.frames 65 (expected 1 to 64)",
                 "line 12: unknown field clips.batches. Did you mean clips.batch?",
-                "line 13: invalid clips.stride [1, 2, 3] (expected an array of length 2)",
+                "line 13: invalid clips.stride [1, 2, 3] (expected a list of 2 numbers)",
                 "line 15: invalid schedule.steps -1 (expected 1 or more)",
                 "line 16: invalid schedule.rate -1.0 (expected above 0 and at most 1000)",
                 "line 18: invalid augment.posterise_bits 300 (expected a whole number, 0 to 255)",
