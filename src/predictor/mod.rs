@@ -166,7 +166,7 @@ impl Predictor {
     /// does not fit the model.
     pub fn open_with(path: impl AsRef<Path>, config: &PredictorConfig) -> Result<Self> {
         let options = OpenOptions {
-            device: config.device.clone(),
+            device: config.device,
             precision: config.precision,
             threads: config.threads,
         };
@@ -492,7 +492,7 @@ mod tests {
         }
         // A sequence that was left half way leaves nothing behind.
         let mask = predictor.push(plain(9)).unwrap().unwrap();
-        assert_eq!((mask.frame, &**mask.ids), (0, &[9; 6][..]));
+        assert_eq!((mask.frame, &*mask.ids), (0, &[9; 6][..]));
     }
 
     #[test]
