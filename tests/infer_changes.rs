@@ -57,7 +57,10 @@ fn emit_changes_with_the_next_frame() {
     assert_eq!(fake.asked().last().unwrap().outputs, [2]);
     assert!(bench.latency().1 >= gst::ClockTime::from_mseconds(3 + 80));
     let is_latency = |message: &gst::Message| message.type_() == gst::MessageType::Latency;
-    assert!(bench.bus.iter().any(|message| is_latency(&message)), "the latency is another");
+    assert!(
+        bench.bus.iter().any(|message| is_latency(&message)),
+        "the latency is another"
+    );
 }
 
 #[test]
@@ -66,7 +69,10 @@ fn the_deprecated_spelling_of_center_reads_back_as_center() {
     element.set_property_from_str("emit", "centre");
     let emit = element.property_value("emit");
     assert_eq!(emit.get::<Emit>(), Ok(Emit::Center));
-    assert_eq!(emit.transform::<String>().unwrap().get::<String>().as_deref(), Ok("Center"));
+    assert_eq!(
+        emit.transform::<String>().unwrap().get::<String>().as_deref(),
+        Ok("Center")
+    );
 }
 
 #[test]
@@ -77,7 +83,7 @@ fn auto_is_step_for_causal_models_and_newest_for_others() {
         let bench = bench(&fake, true, &[]);
         let stats = bench.element.property::<gst::Structure>("stats");
         assert_eq!(stats.get::<&str>("emit"), Ok(emit), "{temporal:?}");
-        assert_eq!(bench.stat_bool("live"), true);
+        assert!(bench.stat_bool("live"));
     }
 }
 
@@ -117,7 +123,10 @@ fn a_region_outside_the_frame_is_an_error_before_the_first_frame() {
         element.set_property_from_str("roi", roi);
         let bench = Bench::new(element, false);
         assert!(bench.src.push_event(gst::event::StreamStart::new("bench")));
-        assert!(!bench.src.push_event(gst::event::Caps::new(&rgb_caps(SIZE, 25))), "{roi}");
+        assert!(
+            !bench.src.push_event(gst::event::Caps::new(&rgb_caps(SIZE, 25))),
+            "{roi}"
+        );
         let said = bench.complaints();
         assert!(
             said[0].starts_with("error: ") && said[0].contains(&format!("roi is {roi}")),
@@ -174,7 +183,10 @@ fn what_takes_effect_at_the_next_start_says_so() {
     for (name, value) in [("threads", "3"), ("mode", "exact"), ("video-delay", "1000000")] {
         bench.element.set_property_from_str(name, value);
         let said = bench.complaints();
-        assert!(said[0].contains(&format!("{name} takes effect at the next start")), "{said:?}");
+        assert!(
+            said[0].contains(&format!("{name} takes effect at the next start")),
+            "{said:?}"
+        );
         bench.element.set_property_from_str(name, value);
         assert_eq!(bench.complaints().len(), 0, "{name} has that value already");
     }
@@ -186,7 +198,11 @@ fn what_takes_effect_at_the_next_start_says_so() {
 fn with_models(models: Vec<Fake>, door: &Arc<Gate>) -> gst::Element {
     init();
     let element = gst::ElementFactory::make("masaminfer").build().unwrap();
-    let (models, next, door) = (Mutex::new(models.into_iter()), AtomicUsize::new(0), Arc::clone(door));
+    let (models, next, door) = (
+        Mutex::new(models.into_iter()),
+        AtomicUsize::new(0),
+        Arc::clone(door),
+    );
     element.downcast_ref::<Infer>().unwrap().set_segmenter(move || {
         // The first belongs to the start of the element.
         if next.fetch_add(1, Ordering::SeqCst) > 0 {

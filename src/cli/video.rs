@@ -57,9 +57,9 @@ impl Encoding {
                 clap::ValueEnum::to_possible_value(&self.encoder_speed)
                     .map_or_else(String::new, |speed| speed.get_name().to_owned())
             ),
-            "openh264enc" => format!(
-                "openh264enc rate-control=buffer qp-min={quantizer} qp-max={quantizer} ! h264parse"
-            ),
+            "openh264enc" => {
+                format!("openh264enc rate-control=buffer qp-min={quantizer} qp-max={quantizer} ! h264parse")
+            }
             _ => {
                 let quantizer = 63 - quality * 63 / 100;
                 format!(

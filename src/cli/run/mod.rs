@@ -211,7 +211,8 @@ impl Run {
             frames_out: written,
             frames_with_mask: masks.frames,
             seconds,
-            output: &(recording.as_ref()).map_or_else(|| output.describe(), |path| path.display().to_string()),
+            output: &(recording.as_ref())
+                .map_or_else(|| output.describe(), |path| path.display().to_string()),
             kept,
             finished,
             error: outcome.as_ref().err().map(|error| format!("{error:#}")),

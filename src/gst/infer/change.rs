@@ -162,7 +162,10 @@ impl Infer {
             // Made without the lock, to see whether it can be: the one that is used knows its epoch.
             let trial = State::make_stream(&session, format.clone(), live_source, 0)??;
             if session.roi == Roi::Auto {
-                let found = ModelSquare { region, ..trial.square };
+                let found = ModelSquare {
+                    region,
+                    ..trial.square
+                };
                 session.prompt.in_square(format.size, &found)?;
             }
         }
