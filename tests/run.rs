@@ -201,6 +201,100 @@ fn the_contact_sheet_shows_the_overlay() {
 }
 
 #[test]
+fn the_overlay_is_drawn_as_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = fixture().join("model.safetensors");
+    // The one picture of a run, as a contact sheet shows it.
+    let picture = |options: &[&str]| {
+        let (video, sheet) = (folder.path().join("o.mkv"), folder.path().join("o.png"));
+        let _ = std::fs::remove_file(&video);
+        let mut arguments = vec![
+            "run",
+            "videotestsrc num-buffers=1 pattern=white",
+            "-o",
+            text(&video),
+        ];
+        arguments.extend([
+            "--model",
+            text(&model),
+            "--roi",
+            "none",
+            "--contact-sheet",
+            text(&sheet),
+        ]);
+        arguments.extend(["--legend", "false", "--status", "false", "--quality", "100"]);
+        arguments.extend(options);
+        good(&arguments);
+        let sheet = image::open(&sheet).unwrap().to_rgb8();
+        image::imageops::crop_imm(&sheet, 0, 0, 480, 360).to_image()
+    };
+    let share = |picture: &image::RgbImage, is: fn(&[u8; 3]) -> bool| {
+        picture.pixels().filter(|p| is(&p.0)).count() as f64 / picture.pixels().len() as f64
+    };
+    let white = |p: &[u8; 3]| p.iter().all(|v| *v > 230);
+    let red = |p: &[u8; 3]| p[0] > 180 && p[1] < 70 && p[2] < 70;
+    assert!(share(&picture(&["--opacity", "0"]), white) > 0.99);
+    // Every class but one in red, and nothing shines through.
+    let all = (0..12).map(|id| id.to_string()).collect::<Vec<_>>();
+    let palette = all
+        .iter()
+        .map(|id| format!("{id}=#e00000"))
+        .collect::<Vec<_>>()
+        .join(",");
+    let all = all.join(",");
+    let opaque = ["--opacity", "1", "--palette", &palette, "--show-classes", &all];
+    assert!(share(&picture(&opaque), red) > 0.95);
+    assert!(
+        share(
+            &picture(&[&opaque[..], &["--hide-classes", &all]].concat()),
+            white
+        ) > 0.99
+    );
+    let contour = share(&picture(&[&opaque[..], &["--style", "contour"]].concat()), red);
+    assert!(contour < 0.5, "outlines cover {contour} of the picture");
+}
+
+#[test]
+fn wrong_wishes_for_the_overlay_are_errors_before_a_file_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("o.mp4");
+    for (option, value, expected) in [
+        ("--palette", "thread=red", "palette"),
+        ("--show-classes", "nothing", "nothing"),
+        ("--hide-classes", "99", "99"),
+        ("--class-opacity", "thread=-1", "class-opacity"),
+        ("--opacity", "3", "--opacity 3"),
+        ("--style", "dots", "fill, contour, both"),
+        ("--emit", "middle", "auto, newest, center"),
+    ] {
+        let source = "videotestsrc num-buffers=2";
+        let said = bad(&["run", source, "-o", text(&output), option, value]);
+        assert!(said.contains(expected), "{option} {value}: {said}");
+        assert!(!output.exists());
+    }
+    let masks = folder.path().join("masks");
+    let said = bad(&[
+        "run",
+        "videotestsrc num-buffers=2",
+        "-o",
+        text(&masks),
+        "--style",
+        "both",
+    ]);
+    assert!(said.contains("--style") && !masks.exists(), "{said}");
+}
+
+#[test]
+fn a_region_outside_the_frame_ends_the_run_before_its_first_frame() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("o.mp4");
+    let source = "videotestsrc num-buffers=20 ! video/x-raw,width=160,height=120";
+    let said = bad(&["run", source, "-o", text(&output), "--roi", "100,0,100,100"]);
+    assert!(said.contains("roi is 100,0,100,100"), "{said}");
+    assert!(!output.exists());
+}
+
+#[test]
 fn bad_input_is_a_message() {
     let folder = fixture();
     let model = folder.join("model.safetensors");

@@ -13,6 +13,7 @@ mod counts;
 mod duration;
 mod input;
 mod log;
+mod look;
 mod output;
 mod play;
 mod riddle;
@@ -29,6 +30,7 @@ use counts::{Frames, MaskCounts};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use input::Input;
+use look::Look;
 use output::{Masks, Output};
 use play::{DiskFull, Played, Player};
 use std::path::PathBuf;
@@ -85,8 +87,9 @@ pub struct Run {
     /// cameras and rtsp, exact otherwise.
     #[arg(long)]
     mode: Option<String>,
-    /// Which output of a clip is shown: newest, centre or ensemble; or step, a causal model one new frame at a time.
-    #[arg(long, default_value = "newest")]
+    /// Which output of a clip is shown: newest, center or ensemble; step, a causal model one new frame at a time; or
+    /// auto, step where the model is causal and newest otherwise.
+    #[arg(long, default_value = "auto")]
     emit: String,
     /// Frames served by one clip, 1 to 5.
     #[arg(long, default_value_t = 1)]
@@ -95,7 +98,7 @@ pub struct Run {
     #[arg(long, default_value_t = 0)]
     frame_stride: u32,
     /// Part of the picture that the model sees: x,y,w,h, auto or none.
-    #[arg(long, default_value = "none")]
+    #[arg(long, default_value = "auto")]
     roi: String,
     /// What to segment, for models trained with prompts: box=x0,y0,x1,y1 around it, point=x,y on it or outside=x,y
     /// beside it, in pixels of the frame. May be given several times.
@@ -107,6 +110,8 @@ pub struct Run {
     /// Also write some frames of the resulting video as one picture, PNG.
     #[arg(long, value_name = "FILE")]
     contact_sheet: Option<PathBuf>,
+    #[command(flatten)]
+    look: Look,
 }
 
 /// The end of the long help.
@@ -150,6 +155,8 @@ impl Run {
         let prompt: FramePrompt = self.prompt.join(" ").parse()?;
         let card = crate::checkpoint::ModelFile::read_card(&present(&self.model))?;
         log::model(&present(&self.model), &card);
+        self.look
+            .check(&card.classes, !matches!(output, Output::Folder(..)))?;
         if !card.provenance.trained {
             eprintln!(
                 "masam: {}: the weights are placeholders, its masks mean nothing",
@@ -293,6 +300,8 @@ impl Run {
         set(&infer, "frame-stride", &self.frame_stride.to_string())?;
         set(&infer, "roi", &self.roi)?;
         infer.set_property("prompt", prompt.to_string());
+        let overlay = pipeline.by_name("overlay").context("no element overlay")?;
+        self.look.apply(&infer, &overlay)?;
         Ok(pipeline)
     }
 }
@@ -358,7 +367,10 @@ fn values(spec: &gst::glib::ParamSpec) -> String {
         let words: Vec<&str> = spec.enum_class().values().iter().map(|v| v.nick()).collect();
         return words.join(", ");
     }
-    match spec.downcast_ref::<gst::glib::ParamSpecUInt>() {
+    if let Some(bounds) = spec.downcast_ref::<gst::glib::ParamSpecUInt>() {
+        return format!("{} to {}", bounds.minimum(), bounds.maximum());
+    }
+    match spec.downcast_ref::<gst::glib::ParamSpecFloat>() {
         Some(bounds) => format!("{} to {}", bounds.minimum(), bounds.maximum()),
         None => spec.blurb().unwrap_or_default().to_string(),
     }
@@ -366,11 +378,17 @@ fn values(spec: &gst::glib::ParamSpec) -> String {
 
 /// Whether a number lies within its property's bounds; GLib itself would only warn.
 fn in_range(spec: &gst::glib::ParamSpec, value: &gst::glib::Value) -> bool {
-    match (
+    if let (Some(bounds), Ok(number)) = (
         spec.downcast_ref::<gst::glib::ParamSpecUInt>(),
         value.get::<u32>(),
     ) {
-        (Some(bounds), Ok(number)) => (bounds.minimum()..=bounds.maximum()).contains(&number),
-        _ => true,
+        return (bounds.minimum()..=bounds.maximum()).contains(&number);
     }
+    if let (Some(bounds), Ok(number)) = (
+        spec.downcast_ref::<gst::glib::ParamSpecFloat>(),
+        value.get::<f32>(),
+    ) {
+        return (bounds.minimum()..=bounds.maximum()).contains(&number);
+    }
+    true
 }
