@@ -260,12 +260,13 @@ fn wrong_wishes_for_the_overlay_are_errors_before_a_file_is_opened() {
     let output = folder.path().join("o.mp4");
     for (option, value, expected) in [
         ("--palette", "thread=red", "palette"),
-        ("--show-classes", "nothing", "nothing"),
-        ("--hide-classes", "99", "99"),
+        ("--show-classes", "nothing", "--show-classes nothing"),
+        ("--hide-classes", "99", "--hide-classes 99"),
         ("--class-opacity", "thread=-1", "class-opacity"),
         ("--opacity", "3", "--opacity 3"),
         ("--style", "dots", "fill, contour, both"),
-        ("--emit", "middle", "auto, newest, center"),
+        ("--emit", "middle", "auto, newest, center, ensemble, step"),
+        ("--roi", "1,2", "--roi"),
     ] {
         let source = "videotestsrc num-buffers=2";
         let said = bad(&["run", source, "-o", text(&output), option, value]);

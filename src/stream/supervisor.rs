@@ -42,6 +42,8 @@ pub struct Pace {
     pub median_nanos: Option<u64>,
     /// For how long the pass under way has been running; `None` where none is.
     pub busy_nanos: Option<u64>,
+    /// Forward passes that have ended.
+    pub passes: u64,
 }
 
 /// Owner of the current worker.
@@ -153,6 +155,7 @@ impl Supervisor {
                 .median_nanos()
                 .or_else(|| inner.forward_nanos.percentile(50)),
             busy_nanos: worker.busy_nanos(now_nanos),
+            passes: inner.passes_before + worker.passes(),
         }
     }
 
@@ -319,6 +322,7 @@ mod tests {
         let pace = Pace {
             median_nanos: Some(10 * SECOND),
             busy_nanos: Some(31 * SECOND),
+            passes: 1,
         };
         assert_eq!(supervisor.pace(41 * SECOND), pace);
         assert_eq!(

@@ -156,6 +156,11 @@ impl Worker {
         self.shared.desk().processor.share(now_nanos, time)
     }
 
+    /// Forward passes that have ended.
+    pub fn passes(&self) -> u64 {
+        self.shared.desk().stats.passes
+    }
+
     /// Median of the forward passes.
     pub fn median_nanos(&self) -> Option<u64> {
         self.shared.desk().stats.median_nanos

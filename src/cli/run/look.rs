@@ -1,8 +1,7 @@
 //! How masks are drawn: options of `masam run` for the properties of `masamoverlay`.
 
 use super::{duration, set};
-use crate::gst::overlay::settings::Settings;
-use crate::kernels::picture::blend_color::{ColorSpace, Range};
+use crate::gst::overlay::settings::check;
 use crate::labels::ClassSet;
 use anyhow::{Result, bail};
 use clap::{ArgAction, Args};
@@ -47,27 +46,29 @@ pub(super) struct Look {
     max_mask_age: Option<Duration>,
 }
 
+/// Properties that `masammask` has as well.
+const OF_MASKS: [&str; 4] = ["palette", "show-classes", "hide-classes", "expire-after"];
+
 impl Look {
     /// Refuses what the classes of the model do not have, and anything where nothing is drawn.
     ///
     /// # Errors
     /// Every wrong option at once.
     pub(super) fn check(&self, classes: &ClassSet, draws: bool) -> Result<()> {
-        let text = |option: &Option<String>| option.clone().unwrap_or_default();
-        let settings = Settings {
-            palette: text(&self.palette),
-            show_classes: text(&self.show_classes),
-            hide_classes: text(&self.hide_classes),
-            class_opacity: text(&self.class_opacity),
-            ..Settings::default()
-        };
-        let (_, errors) = settings.inks(classes, &ColorSpace::rgb(Range::Full));
-        if !errors.is_empty() {
-            let errors: Vec<String> = errors.iter().map(|error| format!("--{error}")).collect();
-            bail!("{}", errors.join("; "));
+        let given = self.overlay();
+        let wrong = given.iter().filter_map(|(option, text)| {
+            let error = check(option, text, classes).err()?;
+            Some(format!("--{option} {text}: {error}"))
+        });
+        let wrong: Vec<String> = wrong.collect();
+        if !wrong.is_empty() {
+            bail!("{}", wrong.join("; "));
         }
-        if let Some(option) = self.overlay().first().filter(|_| !draws) {
-            bail!("--{}: a folder of masks has no overlay", option.0);
+        let drawing = |option: &str| !OF_MASKS.contains(&option);
+        if let Some((option, _)) = given.iter().find(|(option, _)| !draws && drawing(option)) {
+            bail!(
+                "--{option}: nothing is drawn in a folder of masks; write a video (-o FILE.mp4) or leave it out"
+            );
         }
         Ok(())
     }

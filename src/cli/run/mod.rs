@@ -23,6 +23,7 @@ mod streams;
 use super::demo_model::{DEMO_MODEL, present};
 use super::recording::{Origin, Outcome};
 use super::video::{Encoding, Stop, contact_sheet};
+use crate::geometry::Roi;
 use crate::prompt::FramePrompt;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
@@ -152,6 +153,7 @@ impl Run {
             }
         }
         let rate = fraction(&self.fps)?;
+        self.roi.parse::<Roi>().context("--roi")?;
         let prompt: FramePrompt = self.prompt.join(" ").parse()?;
         let card = crate::checkpoint::ModelFile::read_card(&present(&self.model))?;
         log::model(&present(&self.model), &card);
@@ -364,8 +366,12 @@ fn set(element: &gst::Element, property: &str, text: &str) -> Result<()> {
 /// The values that a property takes, in words.
 fn values(spec: &gst::glib::ParamSpec) -> String {
     if let Some(spec) = spec.downcast_ref::<gst::glib::ParamSpecEnum>() {
-        let words: Vec<&str> = spec.enum_class().values().iter().map(|v| v.nick()).collect();
-        return words.join(", ");
+        let class = spec.enum_class();
+        let current = class
+            .values()
+            .iter()
+            .filter(|v| !v.name().starts_with("deprecated"));
+        return current.map(|v| v.nick()).collect::<Vec<_>>().join(", ");
     }
     if let Some(bounds) = spec.downcast_ref::<gst::glib::ParamSpecUInt>() {
         return format!("{} to {}", bounds.minimum(), bounds.maximum());

@@ -11,6 +11,9 @@ use gst::glib;
 use gstreamer as gst;
 use std::sync::Arc;
 
+/// The first pass also plans memory and packs weights. Of so many passes the median is not that one's time.
+const WARM_PASSES: u64 = 3;
+
 /// The meta of the frame before: what does not change from frame to frame is not made anew.
 pub(super) struct Tag {
     meta: MaskMeta,
@@ -134,8 +137,9 @@ impl State {
         let oldest = self.session.settings.max_mask_age_nanos;
         let seconds = |nanos: u64| nanos as f64 / 1e9;
         // To whole seconds, so that the line is not another for every frame.
+        let is_warm = pace.passes >= WARM_PASSES;
         let clip = match (pace.median_nanos, pace.busy_nanos) {
-            (Some(median), _) if median.saturating_mul(2) > oldest => {
+            (Some(median), _) if is_warm && median.saturating_mul(2) > oldest => {
                 format!("{:.1} s for a clip", seconds(median))
             }
             (_, Some(busy)) if busy > oldest => format!("{:.0} s for a clip so far", seconds(busy).floor()),
@@ -147,7 +151,8 @@ impl State {
                 // To whole tens, for the same reason.
                 10.0 * (share * 10.0).floor() + 10.0
             ),
-            _ => "the model is too slow".into(),
+            _ if is_warm => "the model is too slow".into(),
+            _ => "the model is starting".into(),
         };
         let limit = format!("masks older than {:.1} s are not shown", seconds(oldest));
         Some(format!("{cause}: {clip}, {limit}"))

@@ -143,6 +143,19 @@ impl Settings {
     }
 }
 
+/// Checks a value of a property that names classes of the model; other properties are right in any case.
+///
+/// # Errors
+/// A class that is not among `classes`, or an entry that cannot be read.
+pub(crate) fn check(property: &str, text: &str, classes: &ClassSet) -> Result<()> {
+    match property {
+        "show-classes" | "hide-classes" => classes.ids_of(text).map(|_| ()),
+        "palette" => palette(classes, text, "safe").map(|_| ()),
+        "class-opacity" => class_opacity(classes, text).map(|_| ()),
+        _ => Ok(()),
+    }
+}
+
 /// `classes` in the colours of `text`: a palette's name, entries `name=#rrggbb`, or a name and then entries. Entries
 /// alone change the palette `default`, and an empty text is that.
 pub(crate) fn palette(classes: &ClassSet, text: &str, default: &str) -> Result<ClassSet> {
