@@ -75,6 +75,7 @@ if [ -z "$DESTDIR" ]; then
   fi
 fi
 
+[ -z "$DESTDIR" ] || install -d "$DESTDIR"
 doc=$share/doc/masam
 installed=("$share/masam/" "$doc/")
 # folder PATH: makes it, and notes what was not there.
