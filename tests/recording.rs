@@ -505,6 +505,11 @@ fn duration_ends_picture_and_sound() {
         assert_eq!(played.video.len(), 20, "{}", run.said());
         let end = played.sound.last().unwrap() + 1024.0 / 48000.0;
         assert!((end - 2.0).abs() < 0.04, "{end}");
+        // The rest of a file is not missing.
+        let shorter = place.join(&format!("one.{suffix}"));
+        let mut run = place.run(output.to_str().unwrap(), &shorter, &["--duration", "1"]);
+        assert_eq!(run.end(), Some(0), "{}", run.said());
+        assert!(!run.said().contains("cut"), "{}", run.said());
     }
 }
 

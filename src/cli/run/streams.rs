@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// behind, which may come late in the file.
 pub(super) const SPLIT: &str = "parsebin name=streams \
      multiqueue name=lines max-size-buffers=5 max-size-bytes=268435456 max-size-time=0 \
-     decodebin name=decoder ! videoconvert ! videoflip video-direction=auto";
+     decodebin name=decoder ! videoconvert ! capsfilter name=formats ! videoflip video-direction=auto";
 
 /// What is known of a file's streams while they are read.
 #[derive(Debug, Default)]
@@ -30,6 +30,8 @@ pub(super) struct Streams {
     declared_nanos: AtomicU64,
     /// The video came to its end by itself.
     ended: AtomicBool,
+    /// The stream was ended behind the input, by a signal for example; its demuxer then ends, too.
+    stopped: AtomicBool,
     waiting: Mutex<Vec<gst::Pad>>,
 }
 
@@ -44,7 +46,22 @@ impl Streams {
         let streams = Arc::new(Self::default());
         let splitter = pipeline.by_name("streams").context("no element streams")?;
         let decoder = pipeline.by_name("decoder").context("no element decoder")?;
+        let formats = pipeline.by_name("formats").context("no element formats")?;
+        prefer_420(&decoder, formats);
         container_color(&splitter, &decoder)?;
+        let infer = pipeline
+            .by_name("infer")
+            .and_then(|infer| infer.static_pad("sink"));
+        let noted = streams.clone();
+        infer.context("no sink pad of infer")?.add_probe(
+            gst::PadProbeType::EVENT_DOWNSTREAM,
+            move |_, info| {
+                if info.event().is_some_and(|e| e.type_() == gst::EventType::Eos) {
+                    noted.stopped.store(true, Ordering::Relaxed);
+                }
+                gst::PadProbeReturn::Ok
+            },
+        );
         let (found, shown) = (streams.clone(), Arc::new(shown));
         let pipeline = pipeline.downgrade();
         splitter.connect_pad_added(move |splitter, pad| {
@@ -163,7 +180,8 @@ impl Streams {
                 }
                 let streams = self.clone();
                 pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |pad, info| {
-                    if info.event().is_some_and(|e| e.type_() == gst::EventType::Eos) {
+                    let end = info.event().is_some_and(|e| e.type_() == gst::EventType::Eos);
+                    if end && !streams.stopped.load(Ordering::Relaxed) {
                         streams.ended.store(true, Ordering::Relaxed);
                         if let Some(declared) = pad.query_duration::<gst::ClockTime>() {
                             streams
@@ -271,6 +289,24 @@ impl Streams {
             gst::PadProbeReturn::Ok
         });
     }
+}
+
+/// Has YUV that our elements do not take converted to I420, which is what is encoded in the end: by itself
+/// `videoconvert` takes 4:4:4 through RGB, which costs up to four levels.
+fn prefer_420(decoder: &gst::Element, formats: gst::Element) {
+    let formats = formats.downgrade();
+    decoder.connect_pad_added(move |_, pad| {
+        let formats = formats.clone();
+        replace_caps(pad, move |caps| {
+            let info = gstreamer_video::VideoInfo::from_caps(caps).ok()?;
+            let mut wanted = gst::Caps::new_any();
+            if info.is_yuv() && crate::gst::planes::pixel_format(info.format()).is_none() {
+                wanted = gst::Caps::builder("video/x-raw").field("format", "I420").build();
+            }
+            formats.upgrade()?.set_property("caps", wanted);
+            None
+        });
+    });
 }
 
 /// Lets the color that a decoder finds in the video itself go before the container's, which serves where the video
