@@ -81,7 +81,7 @@ installed=("$share/masam/" "$doc/")
 # folder PATH: makes it, and notes what was not there.
 folder() {
   local path=$1 missing=()
-  while [ ! -d "$DESTDIR$path" ]; do
+  while [ "$path" != / ] && [ ! -d "$DESTDIR$path" ]; do
     missing+=("$path/")
     path=$(dirname "$path")
   done

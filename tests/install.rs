@@ -148,6 +148,19 @@ fn what_was_built_is_copied_stripped_and_taken_away_again() {
     // The folder of the old plugin was not made by this install.
     left.insert(old.strip_prefix(&root).unwrap().display().to_string());
     assert_eq!(left, before);
+    // A folder that is not there yet, as packagers name one.
+    let new = folder.path().join("new");
+    let arguments = [
+        "install".into(),
+        setting("TARGET", &target),
+        setting("DESTDIR", &new),
+    ];
+    let output = make(folder.path(), &arguments);
+    assert!(
+        output.status.success() && new.join("usr/local/bin/masam").is_file(),
+        "{}",
+        said(&output)
+    );
 }
 
 #[test]
@@ -176,7 +189,7 @@ fn a_user_installs_below_home_where_gstreamer_looks_too() {
 #[test]
 fn what_cannot_be_installed_is_said() {
     let folder = tempfile::tempdir().unwrap();
-    let root = setting("DESTDIR", folder.path());
+    let root = setting("DESTDIR", &folder.path().join("new"));
     let fails = |arguments: &[String]| {
         let output = make(folder.path(), arguments);
         assert!(!output.status.success());
