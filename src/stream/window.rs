@@ -430,7 +430,7 @@ mod tests {
     fn refused_combinations_say_why() {
         let message = |w: Window| w.validate().unwrap_err().to_string();
         assert!(message(window(Emit::Newest, 2, 2)).contains("not neighbours"));
-        assert!(message(window(Emit::Centre, 2, 1)).contains("emit=centre takes others"));
+        assert!(message(window(Emit::Centre, 2, 1)).contains("emit=center takes others"));
         assert!(message(window(Emit::Newest, 6, 1)).contains("can serve 1 to 5"));
         assert!(message(window(Emit::Newest, 0, 0)).contains("frame-stride is 0"));
         assert!(message(window(Emit::Newest, 1, 601)).contains("1 to 600"));
