@@ -91,12 +91,13 @@ impl ClassSet {
             ));
         }
         for (id, class) in self.0.iter().take(MAX_CLASSES).enumerate() {
-            let field = format!("classes[{id}].name");
+            // Masks are validated with every frame: nothing is written down before something is wrong.
+            let field = || format!("classes[{id}].name");
             if class.name.is_empty() {
-                errors.push(Error::config(field, "empty", "every class has a name"));
+                errors.push(Error::config(field(), "empty", "every class has a name"));
             } else if let Some(first) = self.0[..id].iter().position(|c| c.name == class.name) {
                 let bound = format!("class {first} already has that name");
-                errors.push(Error::config(field, &class.name, bound));
+                errors.push(Error::config(field(), &class.name, bound));
             }
         }
         all_of(errors)

@@ -388,7 +388,7 @@ fn bad_input_is_a_message() {
         (data, &["--split", "test"], "split is test"),
         (data, &["--split", "half"], "split is half"),
         (data, &["--split", "fold2017:1"], "EndoVis 2017"),
-        (data, &["--emit", "last"], "newest, centre, ensemble or step"),
+        (data, &["--emit", "last"], "newest, center, ensemble or step"),
         (data, &["--frame-stride", "0"], "frame-stride is 0"),
         (data, &["--limit", "0"], "--limit"),
         (data, &["--submission", text(&full)], "not empty"),

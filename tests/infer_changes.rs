@@ -45,7 +45,7 @@ fn meta(buffer: &gst::Buffer) -> MaskMeta {
 fn emit_changes_with_the_next_frame() {
     let fake = Fake::new();
     let bench = bench(&fake, false, &[("emit", "newest")]);
-    assert_eq!(meta(&through(&bench, 10, 0)).epoch, 0);
+    let epoch = meta(&through(&bench, 10, 0)).epoch;
     assert_eq!(bench.latency().1, gst::ClockTime::from_mseconds(3));
     bench.element.set_property_from_str("emit", "center");
     // Two frames of look-ahead: nothing leaves before the third.
@@ -53,7 +53,9 @@ fn emit_changes_with_the_next_frame() {
         bench.push(gray_frame(SIZE, byte, index)).unwrap();
         assert_eq!(bench.frames().len(), 0);
     }
-    assert_eq!(class_of(&through(&bench, 13, 3)), Some(11));
+    let first = through(&bench, 13, 3);
+    assert_eq!(class_of(&first), Some(11));
+    assert!(meta(&first).epoch > epoch);
     assert_eq!(fake.asked().last().unwrap().outputs, [2]);
     assert!(bench.latency().1 >= gst::ClockTime::from_mseconds(3 + 80));
     let is_latency = |message: &gst::Message| message.type_() == gst::MessageType::Latency;
@@ -69,10 +71,6 @@ fn the_deprecated_spelling_of_center_reads_back_as_center() {
     element.set_property_from_str("emit", "centre");
     let emit = element.property_value("emit");
     assert_eq!(emit.get::<Emit>(), Ok(Emit::Center));
-    assert_eq!(
-        emit.transform::<String>().unwrap().get::<String>().as_deref(),
-        Ok("Center")
-    );
 }
 
 #[test]
@@ -123,10 +121,10 @@ fn a_region_outside_the_frame_is_an_error_before_the_first_frame() {
         element.set_property_from_str("roi", roi);
         let bench = Bench::new(element, false);
         assert!(bench.src.push_event(gst::event::StreamStart::new("bench")));
-        assert!(
-            !bench.src.push_event(gst::event::Caps::new(&rgb_caps(SIZE, 25))),
-            "{roi}"
-        );
+        bench.src.push_event(gst::event::Caps::new(&rgb_caps(SIZE, 25)));
+        bench.segment();
+        let flow = bench.push(gray_frame(SIZE, 1, 0));
+        assert_eq!(flow, Err(gst::FlowError::NotNegotiated), "{roi}");
         let said = bench.complaints();
         assert!(
             said[0].starts_with("error: ") && said[0].contains(&format!("roi is {roi}")),
@@ -141,14 +139,15 @@ fn the_largest_mask_age_changes_without_a_new_epoch() {
     let bench = bench(&fake, true, &[("max-mask-age", "10000000000")]);
     through(&bench, 10, 0);
     bench.wait_for_passes(1);
-    assert_eq!(class_of(&through(&bench, 11, 1)), Some(10));
+    let shown = through(&bench, 11, 1);
+    assert_eq!(class_of(&shown), Some(10));
     fake.gate.set(false);
     bench.element.set_property("max-mask-age", 50_000_000_u64);
     assert_eq!(class_of(&through(&bench, 12, 20)), None, "its mask is 800 ms old");
     bench.element.set_property("max-mask-age", 10_000_000_000_u64);
     let later = through(&bench, 13, 21);
     assert!(class_of(&later).is_some());
-    assert_eq!(meta(&later).epoch, 0);
+    assert_eq!(meta(&later).epoch, meta(&shown).epoch);
     fake.gate.set(true);
 }
 
@@ -236,7 +235,8 @@ fn another_model_takes_its_place_when_it_is_loaded_and_no_frame_waits() {
         let model = |buffer: &gst::Buffer| MaskMeta::from_buffer(buffer).map(|meta| meta.model_id);
         through(&bench, 10, 0);
         bench.wait_for_passes(1);
-        assert_eq!(model(&through(&bench, 10, 1)).as_deref(), Some("first"));
+        let before = through(&bench, 10, 1);
+        assert_eq!(model(&before).as_deref(), Some("first"));
         bench.element.set_property("model", "other.safetensors");
         door.wait_for_blocked();
         let mut index = 2;
@@ -255,7 +255,7 @@ fn another_model_takes_its_place_when_it_is_loaded_and_no_frame_waits() {
             assert!(begun.elapsed() < LONG, "the model was not adopted");
             std::thread::sleep(Duration::from_millis(1));
         };
-        assert_eq!(first.epoch, 1);
+        assert!(first.epoch > meta(&before).epoch);
         assert_eq!(first.plane.len(), if first.mask.width_px == 1 { 1 } else { 16 });
         assert_eq!(bench.element.property::<String>("model"), "other.safetensors");
         let stats = bench.element.property::<gst::Structure>("stats");
@@ -272,7 +272,7 @@ fn a_model_that_cannot_be_loaded_leaves_the_one_in_use() {
     door.set(true);
     let bench = Bench::new(with_models(vec![named("first")], &door), false);
     bench.begin(&rgb_caps(SIZE, 25));
-    through(&bench, 10, 0);
+    let epoch = meta(&through(&bench, 10, 0)).epoch;
     bench.element.set_property("model", "absent.safetensors");
     let begun = Instant::now();
     let said = loop {
@@ -289,7 +289,7 @@ fn a_model_that_cannot_be_loaded_leaves_the_one_in_use() {
     );
     assert_eq!(bench.element.property::<String>("model"), "first.safetensors");
     let frame = meta(&through(&bench, 11, 1));
-    assert_eq!((frame.model_id.as_str(), frame.epoch), ("first", 0));
+    assert_eq!((frame.model_id.as_str(), frame.epoch), ("first", epoch));
 }
 
 #[test]
@@ -312,6 +312,7 @@ fn of_several_models_the_last_one_asked_for_stays() {
         assert!(begun.elapsed() < LONG, "no model was adopted");
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert_eq!(meta(&through(&bench, 10, index + 1)).epoch, 1);
+    let [one, two] = [1, 2].map(|more| meta(&through(&bench, 10, index + more)));
+    assert_eq!((one.model_id, one.epoch), (two.model_id, two.epoch));
     assert_eq!(bench.element.property::<String>("model"), "third.safetensors");
 }

@@ -329,7 +329,15 @@ fn the_mask_is_the_one_the_plain_model_gives_for_the_same_prompt() {
     }
     let through = |prompt: &str| {
         let open = || runtime::open(MODEL.as_ref(), &OpenOptions::default());
-        let (element, asked) = watched(open, &[("roi", "none"), ("mode", "exact"), ("prompt", prompt)]);
+        let (element, asked) = watched(
+            open,
+            &[
+                ("roi", "none"),
+                ("mode", "exact"),
+                ("emit", "newest"),
+                ("prompt", prompt),
+            ],
+        );
         let bench = Bench::new(element, false);
         bench.begin(&rgb_caps(size, 25));
         bench.push(gst::Buffer::from_mut_slice(pixels.clone())).unwrap();

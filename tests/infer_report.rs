@@ -127,7 +127,9 @@ fn a_model_slower_than_its_masks_may_be_old_says_so() {
         status_of(&frame).unwrap()
     };
     // The first pass says nothing of those behind it.
-    assert!(said(1).contains("the model is starting: 0 s for a clip so far, masks older than 0.0 s"));
+    let status = said(1);
+    let starting = "the model is starting: 0 s for a clip so far, masks older than 0.0 s";
+    assert!(status.contains(starting), "{status}");
     fake.gate.set(true);
     bench.wait_for_passes(1);
     bench.push(gray_frame(SIZE, 1, 10)).unwrap();
@@ -138,7 +140,11 @@ fn a_model_slower_than_its_masks_may_be_old_says_so() {
         bench.wait_for_passes(passes);
     }
     bench.take();
-    assert!(said(1250).contains("too slow: 0.0 s for a clip, masks older than 0.0 s"));
+    let status = said(1250);
+    assert!(
+        status.contains("too slow: 0.0 s for a clip, masks older than 0.0 s"),
+        "{status}"
+    );
     assert!(bench.complaints().is_empty(), "slow is not broken");
 }
 

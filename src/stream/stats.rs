@@ -50,13 +50,18 @@ pub struct RecentShare {
 /// A share is one of this time at least, and of no more than twice that where it is asked for so often.
 pub const LATELY_NANOS: u64 = 1_000_000_000;
 
+/// A share of less says nothing: a thread that hardly runs is late by chance.
+const LEAST_WANTED_NANOS: u64 = LATELY_NANOS / 20;
+
 impl RecentShare {
-    /// The share at `now_nanos`, where threads have had `time` in all; `None` where they wanted nothing.
+    /// The share at `now_nanos`, where threads have had `time` in all; `None` where they wanted hardly anything.
     pub fn share(&mut self, now_nanos: u64, time: ProcessorTime) -> Option<f64> {
         if now_nanos.saturating_sub(self.newer.0) >= LATELY_NANOS {
             self.older = std::mem::replace(&mut self.newer, (now_nanos, time));
         }
-        time.since(self.older.1).share()
+        let lately = time.since(self.older.1);
+        let wanted = lately.ran_nanos.saturating_add(lately.waited_nanos);
+        lately.share().filter(|_| wanted >= LEAST_WANTED_NANOS)
     }
 }
 
@@ -129,6 +134,11 @@ mod tests {
         let mut recent = RecentShare::default();
         let second = LATELY_NANOS;
         assert_eq!(recent.share(0, time(0, 0)), None);
+        assert_eq!(
+            recent.share(0, time(1_000_000, 2_000_000)),
+            None,
+            "hardly anything"
+        );
         // Ten seconds alone, and then beside others.
         for at in 1..=10 {
             assert_eq!(recent.share(at * second, time(at * second, 0)), Some(1.0));

@@ -56,7 +56,7 @@ impl Infer {
         gst::element_imp_warning!(
             self,
             gst::LibraryError::Settings,
-            ("{name} stays as it was: {error}")
+            ("the {name} stays as it was: {error}")
         );
     }
 
