@@ -88,7 +88,7 @@ impl Train {
         } = footage(&config, &mut trainer)?;
         let footage = Arc::new(footage);
         if let Some(labels) = &labels {
-            eprintln!("masam: {labels}");
+            let _ = writeln!(std::io::stderr(), "masam: {labels}"); // nobody who reads is no failure
             let path = folder.0.join("labels.json");
             std::fs::write(&path, format!("{:#}\n", serde_json::to_value(labels)?))
                 .with_context(|| path.display().to_string())?;
