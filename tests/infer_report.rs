@@ -137,8 +137,8 @@ fn a_model_slower_than_its_masks_may_be_old_says_so() {
         fake.gate.set(true);
         bench.wait_for_passes(pass);
         begin(2 * pass);
-        let status = said(2 * pass + 1);
-        assert!(!status.contains("too slow"), "{status}");
+        let (status, passes) = (said(2 * pass + 1), bench.stat("passes"));
+        assert!(passes >= 3 || !status.contains("too slow"), "{passes}: {status}");
     }
     fake.gate.set(true);
     bench.wait_for_passes(3);
