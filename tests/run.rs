@@ -581,6 +581,22 @@ fn folders_of_pictures_become_folders_of_masks() {
 }
 
 #[test]
+fn a_run_goes_on_when_its_messages_have_no_reader() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("o.mkv");
+    let source = "videotestsrc num-buffers=10 ! video/x-raw,width=160,height=120";
+    let model = fixture().join("model.safetensors");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_masam"))
+        .args(["run", source, "-o", text(&output), "--model", text(&model)])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stderr.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(frames_of(&output), 10);
+}
+
+#[test]
 fn control_c_finishes_the_file() {
     let folder = fixture();
     let (model, output) = (folder.join("model.safetensors"), folder.join("stopped.mp4"));

@@ -1,5 +1,13 @@
 //! The `masam` program: one file per subcommand.
 
+/// Prints a line on standard error. That its reader has gone ends nothing: a recording least of all.
+macro_rules! say {
+    ($($line:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($line)*);
+    }};
+}
+
 mod against;
 mod bench;
 mod card;

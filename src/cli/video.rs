@@ -141,7 +141,7 @@ pub(super) fn write(
         .and_then(|e| e.downcast::<gst_app::AppSrc>().ok())
         .context("appsrc")?;
     source.set_caps(Some(&info.to_caps()?));
-    let say = |line: &str| eprintln!("masam: {line}");
+    let say = |line: &str| say!("masam: {line}");
     let (place, file) = Place::open(path, say)?;
     recording::attach(&pipeline, file, place.written().to_owned(), Origin::Zero)?;
     let stop = Stop(pipeline.clone());

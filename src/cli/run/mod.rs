@@ -160,7 +160,7 @@ impl Run {
         self.look
             .check(&card.classes, !matches!(output, Output::Folder(..)))?;
         if !card.provenance.trained {
-            eprintln!(
+            say!(
                 "masam: {}: the weights are placeholders, its masks mean nothing",
                 self.model.display()
             );
@@ -185,7 +185,7 @@ impl Run {
         if let (Some(container), Some(path)) = (output.container(), input.file())
             && content::has_timecode(path)
         {
-            eprintln!("masam: not kept in {container}: timecode");
+            say!("masam: not kept in {container}: timecode");
         }
         let started = Instant::now();
         let can_end = !input.is_live();
@@ -209,7 +209,7 @@ impl Run {
             _ => Outcome::CutShort,
         };
         let recording = match place {
-            Some(place) => place.settle(ending, |line| eprintln!("masam: {line}"))?,
+            Some(place) => place.settle(ending, |line| say!("masam: {line}"))?,
             None => None,
         };
         let kept = recording.is_some() || (written > 0 && !matches!(output, Output::Video(_)));
@@ -227,7 +227,7 @@ impl Run {
             error: outcome.as_ref().err().map(|error| format!("{error:#}")),
         }
         .log();
-        eprintln!(
+        say!(
             "{read} frames in, {written} out, {} with masks, {seconds:.1} s, {speed:.1} frames/s: {}",
             masks.frames,
             match &recording {
@@ -237,12 +237,12 @@ impl Run {
             }
         );
         if masks.frames == 0 && written > 0 {
-            eprintln!("masam: {}", masks.why_none());
+            say!("masam: {}", masks.why_none());
         }
         if let Err(error) = &outcome
             && error.is::<DiskFull>()
         {
-            eprintln!("masam: {error:#}");
+            say!("masam: {error:#}");
             return Ok(ExitCode::from(DISK_FULL));
         }
         if !kept {
@@ -262,19 +262,19 @@ impl Run {
         }
         let sheet = match (&self.contact_sheet, &recording) {
             (Some(picture), Some(video)) if ending == Outcome::Complete => {
-                contact_sheet(video, picture, 4, 3, 480).map(|()| eprintln!("{}", picture.display()))
+                contact_sheet(video, picture, 4, 3, 480).map(|()| say!("{}", picture.display()))
             }
             _ => Ok(()),
         };
         let outcome = outcome.and(sheet).and(masks.complete());
         if let Some(cut) = &cut {
-            eprintln!("masam: {}: {cut}", self.input);
+            say!("masam: {}: {cut}", self.input);
         }
         if !silent && cut.is_none() {
             return outcome.map(|()| ExitCode::SUCCESS);
         }
         if let Err(error) = outcome {
-            eprintln!("masam: {}: {error:#}", self.input);
+            say!("masam: {}: {error:#}", self.input);
         }
         Ok(ExitCode::from(INCOMPLETE))
     }

@@ -123,7 +123,7 @@ impl Output {
                 if let Some(folder) = path.parent() {
                     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
                 }
-                let (place, file) = Place::open(path, |line| eprintln!("masam: {line}"))?;
+                let (place, file) = Place::open(path, |line| say!("masam: {line}"))?;
                 recording::attach(pipeline, file, place.written().to_owned(), origin)?;
                 return Ok(Some(place));
             }

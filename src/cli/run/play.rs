@@ -392,7 +392,7 @@ impl<'a> Player<'a> {
     /// Prints a line above the bar, also where there is no terminal to draw a bar on.
     fn say(&self, line: &str) {
         if self.bar.is_hidden() {
-            eprintln!("{line}");
+            say!("{line}");
         } else {
             self.bar.println(line);
         }
